@@ -1,0 +1,147 @@
+//! Counters with the names of `/proc/vmstat`.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(usize)]
+        pub enum $type { $($(#[$vdoc])* $variant,)* }
+
+        impl $type {
+            /// All of them, in order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Linux's name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Things that happened; these only grow.
+    VmEvent {
+        /// All page faults.
+        PgFault = "pgfault",
+        /// Page faults that waited for I/O.
+        PgMajFault = "pgmajfault",
+        /// Pages allocated from ZONE_DMA.
+        PgAllocDma = "pgalloc_dma",
+        /// Pages allocated from ZONE_DMA32.
+        PgAllocDma32 = "pgalloc_dma32",
+        /// Pages allocated from ZONE_NORMAL.
+        PgAllocNormal = "pgalloc_normal",
+        /// Pages allocated from ZONE_HIGHMEM.
+        PgAllocHigh = "pgalloc_high",
+        /// Pages allocated from ZONE_MOVABLE.
+        PgAllocMovable = "pgalloc_movable",
+        /// Pages freed.
+        PgFree = "pgfree",
+        /// Kilobytes read from backing stores.
+        PgPgIn = "pgpgin",
+        /// Kilobytes written to backing stores.
+        PgPgOut = "pgpgout",
+        /// Pages that went from MADV_FREE to free.
+        PgLazyFree = "pglazyfree",
+        /// Processes killed for lack of memory.
+        OomKill = "oom_kill",
+        /// Page-cache pages dropped by truncation and invalidation.
+        PgInvalidate = "pginvalidate",
+        /// Faults that mapped the shared zero page. Linux has no such counter.
+        ZeroPageMapped = "vellum_zero_page_mapped",
+        /// Private copies made by a write to a shared frame. Linux has no such counter.
+        CowCopy = "vellum_cow_copy",
+        /// Writes that found themselves the sole owner. Linux has no such counter.
+        CowReuse = "vellum_cow_reuse",
+        /// Faults on entries that were already right: TLB refills. Linux's
+        /// `spurious_fault` path; it has no such counter.
+        SpuriousFault = "vellum_spurious_fault",
+        /// Pages mapped by fault-around. Linux has no such counter.
+        FaultAround = "vellum_fault_around",
+        /// Pages filled beside the faulting one by a multi-page anonymous fault. Linux counts
+        /// `anon_fault_alloc` per order in sysfs.
+        AnonFaultAround = "vellum_anon_fault_around",
+        /// Stacks grown by a fault. Linux has no such counter.
+        StackGrow = "vellum_stack_grow",
+    }
+}
+
+counters! {
+    /// Amounts at this moment; these go up and down.
+    VmItem {
+        /// Free pages.
+        NrFreePages = "nr_free_pages",
+        /// Anonymous pages mapped.
+        NrAnonPages = "nr_anon_pages",
+        /// File pages mapped.
+        NrMapped = "nr_mapped",
+        /// Page-cache pages.
+        NrFilePages = "nr_file_pages",
+        /// Dirty page-cache pages.
+        NrDirty = "nr_dirty",
+        /// Pages of shared memory and tmpfs.
+        NrShmem = "nr_shmem",
+        /// Pages of page tables.
+        NrPageTablePages = "nr_page_table_pages",
+        /// Slab pages that a shrinker can free.
+        NrSlabReclaimable = "nr_slab_reclaimable",
+        /// Slab pages that stay.
+        NrSlabUnreclaimable = "nr_slab_unreclaimable",
+        /// Pages locked by mlock.
+        NrMlock = "nr_mlock",
+    }
+}
+
+/// The counters of one system. All Relaxed: each stands for itself and orders nothing.
+#[derive(Debug)]
+pub struct VmStat {
+    events: [AtomicU64; VmEvent::ALL.len()],
+    items: [AtomicU64; VmItem::ALL.len()],
+}
+
+impl VmStat {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            events: [const { AtomicU64::new(0) }; VmEvent::ALL.len()],
+            items: [const { AtomicU64::new(0) }; VmItem::ALL.len()],
+        }
+    }
+    /// One more `event`.
+    #[inline]
+    pub fn count(&self, event: VmEvent) {
+        self.count_many(event, 1);
+    }
+    /// `n` more of `event`.
+    #[inline]
+    pub fn count_many(&self, event: VmEvent, n: u64) {
+        self.events[event as usize].fetch_add(n, Ordering::Relaxed);
+    }
+    /// How often `event` happened.
+    pub fn events(&self, event: VmEvent) -> u64 {
+        self.events[event as usize].load(Ordering::Relaxed)
+    }
+    /// `n` more of `item`.
+    #[inline]
+    pub fn add(&self, item: VmItem, n: u64) {
+        self.items[item as usize].fetch_add(n, Ordering::Relaxed);
+    }
+    /// `n` fewer of `item`.
+    #[inline]
+    pub fn sub(&self, item: VmItem, n: u64) {
+        self.items[item as usize].fetch_sub(n, Ordering::Relaxed);
+    }
+    /// How many of `item` there are.
+    pub fn item(&self, item: VmItem) -> u64 {
+        self.items[item as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl Default for VmStat {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,36 @@
+//! `struct Page`, the memmap, and the trait by which frames are had.
+//!
+//! Layer 2. Each frame of RAM has a 32-byte [`Page`]; all of them together are the [`Memmap`], an
+//! array inside the machine's own RAM. What a frame is used for is its [`PageState`]; what the words
+//! of its `Page` mean depends on that, and each user (`page-alloc`, `slab`, `page-cache`, `mm`) keeps
+//! to its own column:
+//!
+//! ```text
+//!   state     owner            index              next/prev        refcount   mapcount
+//!   Free      migrate type     –                  free list        0          0
+//!   Slab      slab's own       slab's own         slab's list      1          slab's own
+//!   PageTable space id         –                  –                1          0
+//!   Anon      anon_vma id      page no. of addr   LRU (later)      handles    entries mapping it
+//!   File      mapping id       page no. in file   LRU (later)      handles    entries mapping it
+//! ```
+//!
+//! # Invariants
+//! * A frame whose refcount is zero is Free, PerCpu or Reserved; any other has an owner.
+//! * Links are frame numbers; [`Pfn::NONE`](vellum_types::Pfn::NONE) ends a list.
+//!
+//! # Locks
+//! All fields are atomics, so that no access is unsafe; who may change which is said by the owner of
+//! the state. Relaxed unless stated: the owner's lock orders them.
+//!
+//! # Failure
+//! [`PageSource::alloc_pages`] only tries. Waiting and reclaim are wrappers around it.
+#![no_std]
+#![warn(missing_docs)]
+
+mod memmap;
+mod page;
+mod source;
+
+pub use memmap::Memmap;
+pub use page::{Page, PageFlags, PageState};
+pub use source::{AllocRequest, OwnedPages, PageSource};

@@ -1,0 +1,97 @@
+//! How frames are had.
+
+use crate::Memmap;
+use vellum_machine::DirectMap;
+use vellum_types::{GfpFlags, Order, OutOfMemory, Pfn};
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AllocRequest {
+    /// How many pages.
+    pub order: Order,
+    /// Under which conditions.
+    pub gfp: GfpFlags,
+}
+
+impl AllocRequest {
+    /// For the kernel's own data.
+    pub const fn kernel(order: Order) -> Self {
+        Self { order, gfp: GfpFlags::KERNEL }
+    }
+    /// For the kernel's own data, zeroed.
+    pub const fn kernel_zeroed(order: Order) -> Self {
+        Self { order, gfp: GfpFlags::KERNEL.union(GfpFlags::ZERO) }
+    }
+    /// For a program's memory. Not zeroed: the machine's `zero_pages` does that.
+    pub const fn user_movable(order: Order) -> Self {
+        Self { order, gfp: GfpFlags::HIGHUSER_MOVABLE }
+    }
+    /// An attempt at a larger block that must be cheap to refuse.
+    pub const fn user_opportunistic(order: Order) -> Self {
+        Self { order, gfp: GfpFlags::HIGHUSER_MOVABLE.union(GfpFlags::NORETRY).union(GfpFlags::NOWARN) }
+    }
+}
+
+/// Somebody who gives and takes frames.
+///
+/// A frame handed out has state Allocated, refcount 1, mapcount 0, owner and index 0, no flags, and
+/// the order of its block in its first page (the other pages of a block have state Tail).
+pub trait PageSource: Sync {
+    /// Takes a block of `request.order`.
+    ///
+    /// # Errors
+    /// There is none under these conditions. Never waits.
+    fn alloc_pages(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory>;
+
+    /// Gives a block back. Its size is known from its first page. Whatever its refcount and state
+    /// are, the block is free afterwards: the caller was its last user.
+    ///
+    /// # Panics
+    /// If `pfn` does not start an allocated block: a double or foreign free.
+    fn free_pages(&self, pfn: Pfn);
+
+    /// Makes each page of an allocated block a block of its own, refcount 1 each.
+    ///
+    /// # Panics
+    /// If `pfn` does not start an allocated block.
+    fn split_page(&self, pfn: Pfn);
+
+    /// All descriptors.
+    fn memmap(&self) -> Memmap<'_>;
+
+    /// All bytes.
+    fn ram(&self) -> DirectMap<'_>;
+}
+
+/// A block that somebody owns; given back on drop.
+#[must_use]
+pub struct OwnedPages<'a, S: PageSource + ?Sized> {
+    source: &'a S,
+    pfn: Pfn,
+}
+
+impl<'a, S: PageSource + ?Sized> OwnedPages<'a, S> {
+    /// Takes a block.
+    ///
+    /// # Errors
+    /// See [`PageSource::alloc_pages`].
+    pub fn alloc(source: &'a S, request: AllocRequest) -> Result<Self, OutOfMemory> {
+        Ok(Self { source, pfn: source.alloc_pages(request)? })
+    }
+    /// The first frame.
+    pub const fn pfn(&self) -> Pfn {
+        self.pfn
+    }
+    /// Gives up ownership: whoever takes the frame number frees the block.
+    pub fn into_pfn(self) -> Pfn {
+        let pfn = self.pfn;
+        core::mem::forget(self);
+        pfn
+    }
+}
+
+impl<S: PageSource + ?Sized> Drop for OwnedPages<'_, S> {
+    fn drop(&mut self) {
+        self.source.free_pages(self.pfn);
+    }
+}
