@@ -1,0 +1,2 @@
+//! Thin wrappers of the host's system calls.
+pub mod affinity;
