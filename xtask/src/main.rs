@@ -1,1 +1,50 @@
-fn main() {}
+//! The daily commands of the project: `cargo xtask tidy|ci|e2e|bench`.
+//!
+//! ```text
+//!   tidy   rules that the compiler does not know: layers, stories, unsafe code, counters, …
+//!   ci     what must pass before a change is taken: format, lints, documents, tidy, tests
+//!   e2e    whole programs, natively and under `vellum run`, compared
+//!   bench  the speed of programs under `vellum run`, beside their native speed
+//! ```
+//!
+//! Everything is ordinary Rust and `std`; nothing here is needed to build or run Vellum itself.
+//! `cargo test -p xtask` runs the tidy rules as tests, so that a plain test run sees them too.
+
+mod bench;
+mod ci;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  tidy                  check the project's own rules and print the unsafe count of each crate
+  ci                    fmt, clippy, doc, tidy and all tests
+  e2e [--all] [NAME…]   run programs natively and under vellum, and compare
+                        (--all adds the long ones; NAME selects by substring)
+  bench um [OPTIONS]    measure programs under vellum against native
+                        --runs N      runs of each, default 7
+                        --only NAME   only the cases whose name contains NAME
+                        --markdown    print the table as docs/PERFORMANCE.md has it
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["tidy"] => tidy::run(),
+        ["ci"] => ci::run(),
+        ["e2e", rest @ ..] => ci::e2e(rest),
+        ["bench", "um", rest @ ..] => bench::run(rest),
+        _ => Err(USAGE.to_string()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}

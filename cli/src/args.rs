@@ -1,0 +1,201 @@
+//! The command line.
+
+use crate::size;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use vellum_machine::TraceEvent;
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  vellum run --ram 128M -- python3 -c 'print(sum(range(10**6)))'
+        Python on a machine of 128 MiB. Its output is on stdout, the memory report on stderr.
+
+  vellum run --ram 64M --report json --report-file report.json -- sqlite3 app.db .dump
+        The report as one JSON object in a file; stderr belongs to the program alone.
+
+  vellum run --report none -- bash -c 'sort big.txt | uniq -c | sort -rn | head'
+        A pipeline: every process of it lives on the same machine.
+
+  vellum run --trace page_fault_user,mm_page_alloc --trace-file t.jsonl -- /bin/true
+        Each page fault and each frame taken, one JSON object per line.
+
+Exit status:
+  the program's own, or 128+N if signal N killed it (137: SIGKILL, as by the OOM killer)
+  127 no such program   126 it cannot be executed
+  125 the machine could not be started   2 a mistake in the arguments";
+
+/// Run unmodified Linux programs on a virtual-memory system in user space.
+///
+/// Every page fault, every mmap and every page frame of the program is served by Vellum, on a
+/// machine whose RAM has the size you choose. No root, no virtual machine, no set-up.
+#[derive(Debug, Parser)]
+#[command(name = "vellum", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a program and report what the memory system did.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// RAM of the machine: 64M, 1G, 65536K, or a number of bytes; rounded down to whole pages.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
+    pub(crate) ram: u64,
+
+    /// What to say about the memory system after the program has ended.
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Human)]
+    pub(crate) report: ReportForm,
+
+    /// Where to say it, instead of standard error.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) report_file: Option<PathBuf>,
+
+    /// Events to record, separated by commas, or `all`.
+    #[arg(
+        long,
+        value_name = "EVENTS",
+        value_delimiter = ',',
+        requires = "trace_file",
+        value_parser = PossibleValuesParser::new(event_names()),
+        hide_possible_values = true,
+        long_help = trace_help(),
+    )]
+    pub(crate) trace: Vec<String>,
+
+    /// Where to record them: one JSON object per line.
+    #[arg(long, value_name = "PATH", requires = "trace")]
+    pub(crate) trace_file: Option<PathBuf>,
+
+    /// The program and its arguments.
+    #[arg(required = true, last = true, num_args = 1.., value_name = "PROGRAM [ARGS]")]
+    pub(crate) program: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportForm {
+    /// A few lines to read.
+    Human,
+    /// One JSON object.
+    Json,
+    /// Nothing.
+    None,
+}
+
+fn event_names() -> Vec<&'static str> {
+    TraceEvent::NAMES.iter().copied().chain(["all"]).collect()
+}
+
+fn trace_help() -> String {
+    format!(
+        "Events to record, separated by commas, or `all`. They have the names of Linux's \
+         tracepoints:\n{}",
+        TraceEvent::NAMES.join(", ")
+    )
+}
+
+impl RunArgs {
+    /// The events asked for, as bits of `TraceEvent::kind`.
+    pub(crate) fn trace_mask(&self) -> u32 {
+        let all = self.trace.iter().any(|name| name == "all");
+        TraceEvent::NAMES
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| all || self.trace.iter().any(|asked| asked == *name))
+            .fold(0, |mask, (kind, _)| mask | 1 << kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &[&str]) -> Result<RunArgs, clap::Error> {
+        let Cli {
+            command: Command::Run(arguments),
+        } = Cli::try_parse_from(words)?;
+        Ok(arguments)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_plain_run() {
+        let run = parse(&["vellum", "run", "--", "true"]).unwrap();
+        assert_eq!(run.ram, 256 << 20);
+        assert_eq!(run.report, ReportForm::Human);
+        assert_eq!(run.program, ["true"]);
+        assert_eq!(run.trace_mask(), 0);
+    }
+
+    #[test]
+    fn the_options_of_the_program_are_its_own() {
+        let run = parse(&["vellum", "run", "--ram", "1G", "--", "ls", "--ram", "-l"]).unwrap();
+        assert_eq!(run.ram, 1 << 30);
+        assert_eq!(run.program, ["ls", "--ram", "-l"]);
+    }
+
+    #[test]
+    fn events_are_named() {
+        let words = [
+            "vellum",
+            "run",
+            "--trace",
+            "mm_page_free,tlb_flush",
+            "--trace-file",
+            "f",
+            "--",
+            "x",
+        ];
+        assert_eq!(parse(&words).unwrap().trace_mask(), 1 << 1 | 1 << 5);
+        let all = [
+            "vellum",
+            "run",
+            "--trace",
+            "all",
+            "--trace-file",
+            "f",
+            "--",
+            "x",
+        ];
+        assert_eq!(parse(&all).unwrap().trace_mask(), 0x7f);
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for words in [
+            &["vellum"][..],
+            &["vellum", "run"],
+            &["vellum", "run", "--"],
+            &["vellum", "run", "true"],
+            &["vellum", "run", "--ram", "12Q", "--", "true"],
+            &["vellum", "run", "--report", "xml", "--", "true"],
+            &["vellum", "run", "--unknown", "--", "true"],
+            &["vellum", "run", "--trace", "mm_page_free", "--", "true"],
+            &["vellum", "run", "--trace-file", "f", "--", "true"],
+            &[
+                "vellum",
+                "run",
+                "--trace",
+                "no_such",
+                "--trace-file",
+                "f",
+                "--",
+                "true",
+            ],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+}
