@@ -1,0 +1,216 @@
+//! The hardware formats.
+
+use crate::{Pte, PteFlags};
+use vellum_machine::DirectMap;
+use vellum_types::{GfpFlags, PAGE_SHIFT, Pfn, VirtAddr};
+
+/// The shape of a family of page tables. Levels count from the leaves: level 0 holds 4 KiB entries.
+///
+/// Source: Intel SDM volume 3, chapter "Paging".
+pub trait Format: Copy + Send + Sync + 'static {
+    /// For people.
+    const NAME: &'static str;
+    /// How many levels a walk takes.
+    const LEVELS: u8;
+    /// Bits of an address that are translated.
+    const VA_BITS: u32;
+    /// Bits of the physical addresses that an entry can hold.
+    const PA_BITS: u32;
+    /// log2 of the entries of a full table; the root may have fewer.
+    const INDEX_BITS: u32;
+    /// Bytes of an entry: 4 or 8.
+    const ENTRY_BYTES: u64;
+    /// The highest level that may map memory.
+    const MAX_HUGE_LEVEL: u8;
+    /// Entries can forbid instruction fetches.
+    const HAS_NX: bool;
+    /// Where tables may lie.
+    const TABLE_GFP: GfpFlags;
+
+    /// The flags of an entry at `level` that links a table. As generous as the format allows: the
+    /// leaf decides.
+    fn link_flags(level: u8) -> PteFlags {
+        let _ = level;
+        TABLE_FLAGS
+    }
+
+    /// log2 of the bytes that one entry at `level` covers.
+    #[inline]
+    fn shift(level: u8) -> u32 {
+        PAGE_SHIFT + level as u32 * Self::INDEX_BITS
+    }
+    /// Bytes that one entry at `level` covers.
+    #[inline]
+    fn span(level: u8) -> u64 {
+        1 << Self::shift(level)
+    }
+    /// Entries of a table at `level`.
+    #[inline]
+    fn entries(level: u8) -> u64 {
+        1 << Self::INDEX_BITS.min(Self::VA_BITS - Self::shift(level))
+    }
+    /// Which entry of a table at `level` translates `va`.
+    #[inline]
+    fn index(va: VirtAddr, level: u8) -> u64 {
+        (va.as_u64() >> Self::shift(level)) & (Self::entries(level) - 1)
+    }
+    /// True if `va` can be translated at all. A kernel address is passed without its sign extension.
+    #[inline]
+    fn translates(va: VirtAddr) -> bool {
+        va.as_u64() >> Self::VA_BITS == 0
+    }
+    /// What is left of `pte` when this format stores it.
+    ///
+    /// # Panics
+    /// If the frame lies above what the format can address.
+    #[inline]
+    fn encode(pte: Pte) -> u64 {
+        let frame_bits = Self::PA_BITS - PAGE_SHIFT;
+        assert!(
+            frame_bits >= u32::BITS || pte.pfn().as_u32() >> (frame_bits % u32::BITS) == 0,
+            "frame too high for the page-table format"
+        );
+        if Self::HAS_NX {
+            pte.raw()
+        } else {
+            pte.without(PteFlags::NX).raw()
+        }
+    }
+    /// The entry that `raw` stands for.
+    #[inline]
+    fn decode(raw: u64) -> Pte {
+        Pte::from_raw(raw)
+    }
+
+    /// Loads entry `index` of `table`.
+    #[inline]
+    fn load(ram: DirectMap<'_>, table: Pfn, index: u64) -> Pte {
+        let at = table.addr() + index * Self::ENTRY_BYTES;
+        Self::decode(if Self::ENTRY_BYTES == 4 {
+            u64::from(ram.read_u32(at))
+        } else {
+            ram.read_u64(at)
+        })
+    }
+    /// Stores entry `index` of `table`. What was stored to the linked table before is seen by
+    /// whoever loads this.
+    #[inline]
+    fn store(ram: DirectMap<'_>, table: Pfn, index: u64, pte: Pte) {
+        let at = table.addr() + index * Self::ENTRY_BYTES;
+        let raw = Self::encode(pte);
+        if Self::ENTRY_BYTES == 4 {
+            ram.write_u32(at, raw as u32);
+        } else {
+            ram.write_u64(at, raw);
+        }
+    }
+    /// Stores entry `index` of `table` if it is still `old`; else returns what it is.
+    ///
+    /// # Errors
+    /// The present entry, if it is not `old`.
+    #[inline]
+    fn compare_exchange(
+        ram: DirectMap<'_>,
+        table: Pfn,
+        index: u64,
+        old: Pte,
+        new: Pte,
+    ) -> Result<(), Pte> {
+        let at = table.addr() + index * Self::ENTRY_BYTES;
+        let (old, new) = (Self::encode(old), Self::encode(new));
+        let result = if Self::ENTRY_BYTES == 4 {
+            ram.compare_exchange_u32(at, old as u32, new as u32)
+                .map_err(u64::from)
+                .map(drop)
+        } else {
+            ram.compare_exchange_u64(at, old, new).map(drop)
+        };
+        result.map_err(Self::decode)
+    }
+}
+
+/// Linux's `_PAGE_TABLE`: it sets the accessed and dirty bits of links too, so that a processor need
+/// not.
+const TABLE_FLAGS: PteFlags = PteFlags::PRESENT
+    .union(PteFlags::WRITE)
+    .union(PteFlags::USER)
+    .union(PteFlags::ACCESSED)
+    .union(PteFlags::DIRTY);
+
+/// The 80386's: two levels of 1024 32-bit entries.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct X86TwoLevel;
+
+impl Format for X86TwoLevel {
+    const NAME: &'static str = "x86 2-level";
+    const LEVELS: u8 = 2;
+    const VA_BITS: u32 = 32;
+    const PA_BITS: u32 = 32;
+    const INDEX_BITS: u32 = 10;
+    const ENTRY_BYTES: u64 = 4;
+    const MAX_HUGE_LEVEL: u8 = 1;
+    const HAS_NX: bool = false;
+    const TABLE_GFP: GfpFlags = GfpFlags::KERNEL
+        .union(GfpFlags::ZERO)
+        .union(GfpFlags::DMA32);
+}
+
+/// The Pentium Pro's: three levels, four entries in the root, 64-bit entries.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct X86Pae;
+
+impl Format for X86Pae {
+    const NAME: &'static str = "x86 PAE";
+    const LEVELS: u8 = 3;
+    const VA_BITS: u32 = 32;
+    const PA_BITS: u32 = 52;
+    const INDEX_BITS: u32 = 9;
+    const ENTRY_BYTES: u64 = 8;
+    const MAX_HUGE_LEVEL: u8 = 1;
+    const HAS_NX: bool = true;
+    // CR3 has 32 bits in this mode.
+    const TABLE_GFP: GfpFlags = GfpFlags::KERNEL
+        .union(GfpFlags::ZERO)
+        .union(GfpFlags::DMA32);
+
+    fn link_flags(level: u8) -> PteFlags {
+        // Write, user, accessed and dirty are reserved in the four root entries.
+        if level == 2 {
+            PteFlags::PRESENT
+        } else {
+            TABLE_FLAGS
+        }
+    }
+}
+
+/// The AMD64's: four levels, 48 bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct X86_64FourLevel;
+
+impl Format for X86_64FourLevel {
+    const NAME: &'static str = "x86-64 4-level";
+    const LEVELS: u8 = 4;
+    const VA_BITS: u32 = 48;
+    const PA_BITS: u32 = 52;
+    const INDEX_BITS: u32 = 9;
+    const ENTRY_BYTES: u64 = 8;
+    const MAX_HUGE_LEVEL: u8 = 2;
+    const HAS_NX: bool = true;
+    const TABLE_GFP: GfpFlags = GfpFlags::KERNEL.union(GfpFlags::ZERO);
+}
+
+/// With LA57: five levels, 57 bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct X86_64FiveLevel;
+
+impl Format for X86_64FiveLevel {
+    const NAME: &'static str = "x86-64 5-level";
+    const LEVELS: u8 = 5;
+    const VA_BITS: u32 = 57;
+    const PA_BITS: u32 = 52;
+    const INDEX_BITS: u32 = 9;
+    const ENTRY_BYTES: u64 = 8;
+    const MAX_HUGE_LEVEL: u8 = 2;
+    const HAS_NX: bool = true;
+    const TABLE_GFP: GfpFlags = GfpFlags::KERNEL.union(GfpFlags::ZERO);
+}
