@@ -1,0 +1,284 @@
+//! `PageCache`: what all mappings share, and the table of them.
+
+use crate::{BackingStore, Mapping, MappingRef};
+use core::fmt;
+use vellum_collections::{RadixNode, RadixTree};
+use vellum_machine::{DirectMap, LockRank, SpinLock, Trace, VmItem, VmStat};
+use vellum_object::{KArc, ObjectCache};
+use vellum_page::{AllocRequest, Memmap, Page, PageSource};
+use vellum_types::{FileId, Order, OutOfMemory, Pfn};
+
+/// Handles to a mapping that the table itself holds: one in each tree.
+const TABLE_HANDLES: u32 = 2;
+
+/// The page cache of one system.
+pub struct PageCache<'m> {
+    pub(crate) store: &'m dyn BackingStore,
+    pub(crate) source: &'m dyn PageSource,
+    pub(crate) vmstat: &'m VmStat,
+    pub(crate) trace: Trace<'m>,
+    pub(crate) ram: DirectMap<'m>,
+    pub(crate) nodes: ObjectCache<'m, RadixNode<'m, Pfn>>,
+    memmap: Memmap<'m>,
+    mappings: ObjectCache<'m, Mapping<'m>>,
+    table_nodes: ObjectCache<'m, RadixNode<'m, MappingRef<'m>>>,
+    table: SpinLock<Table<'m>>,
+}
+
+/// All mappings, by both of their names.
+struct Table<'m> {
+    by_file: RadixTree<'m, MappingRef<'m>>,
+    by_id: RadixTree<'m, MappingRef<'m>>,
+    last_id: u32,
+    /// The file at which the next [`PageCache::shrink`] begins.
+    hand: u64,
+}
+
+impl<'m> PageCache<'m> {
+    /// An empty cache.
+    ///
+    /// `nodes` are for the trees of pages (boxes), `mappings` for the mappings (shared),
+    /// `table_nodes` for the table of mappings (boxes).
+    pub fn new(
+        store: &'m dyn BackingStore,
+        source: &'m dyn PageSource,
+        vmstat: &'m VmStat,
+        trace: Trace<'m>,
+        nodes: ObjectCache<'m, RadixNode<'m, Pfn>>,
+        mappings: ObjectCache<'m, Mapping<'m>>,
+        table_nodes: ObjectCache<'m, RadixNode<'m, MappingRef<'m>>>,
+    ) -> Self {
+        let table =
+            Table { by_file: RadixTree::new(), by_id: RadixTree::new(), last_id: 0, hand: 0 };
+        Self {
+            store,
+            source,
+            vmstat,
+            trace,
+            ram: source.ram(),
+            nodes,
+            memmap: source.memmap(),
+            mappings,
+            table_nodes,
+            table: SpinLock::new(LockRank::Files, table),
+        }
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &'m dyn BackingStore {
+        self.store
+    }
+
+    /// The mapping of `file`, made at the first call with the size that the store reports.
+    ///
+    /// # Errors
+    /// No memory for the mapping or the table.
+    pub fn mapping(&self, file: FileId) -> Result<MappingRef<'m>, OutOfMemory> {
+        if let Some(mapping) = self.find(file) {
+            return Ok(mapping);
+        }
+        let size = self.store.size(file);
+        let mut table = self.table.lock();
+        if let Some(mapping) = table.by_file.get(file.0) {
+            return Ok(mapping.clone());
+        }
+        // Owner words are never used twice; a table that ran out of them is full.
+        let id = table.last_id.checked_add(1).ok_or(OutOfMemory)?;
+        let mapping = self.mappings.shared(Mapping::new(id, file, size, self.memmap))?;
+        let handle = mapping.clone();
+        table.by_file.insert(file.0, handle, self.table_nodes).map_err(|(_, error)| error)?;
+        if let Err((_, error)) = table.by_id.insert(u64::from(id), mapping.clone(), self.table_nodes)
+        {
+            table.by_file.remove(file.0);
+            return Err(error);
+        }
+        table.last_id = id;
+        Ok(mapping)
+    }
+
+    /// The mapping of `file`, if it has one.
+    pub fn find(&self, file: FileId) -> Option<MappingRef<'m>> {
+        self.table.lock().by_file.get(file.0).cloned()
+    }
+
+    /// The mapping whose pages carry `id` as owner.
+    pub fn find_by_id(&self, id: u32) -> Option<MappingRef<'m>> {
+        self.table.lock().by_id.get(u64::from(id)).cloned()
+    }
+
+    /// Mappings.
+    pub fn nr_mappings(&self) -> u64 {
+        self.table.lock().by_file.len()
+    }
+
+    /// Calls `each` for every mapping, by file number. No lock is held meanwhile; mappings made
+    /// during the walk may be missed.
+    pub fn for_each_mapping(&self, each: &mut dyn FnMut(&MappingRef<'m>)) {
+        let mut from = Some(0);
+        while let Some(mapping) = from.and_then(|from| self.next_mapping(from)) {
+            each(&mapping);
+            from = mapping.file().0.checked_add(1);
+        }
+    }
+
+    /// Drops the mapping of `file` and its pages, and releases the file to the store. True if it is
+    /// gone afterwards; false, and nothing changed, if somebody else has a handle or pages are
+    /// dirty (write them back, or truncate to zero what nobody will read again).
+    pub fn drop_mapping(&self, file: FileId) -> bool {
+        let mut table = self.table.lock();
+        let Some(mapping) = table.by_file.get(file.0) else { return true };
+        // Exact: new handles come from the table, whose lock we hold, or from other handles.
+        if KArc::strong_count(mapping) != TABLE_HANDLES || mapping.nr_dirty() != 0 {
+            return false;
+        }
+        let mapping = table.remove(file);
+        drop(table);
+        if let Some(mapping) = mapping {
+            self.retire(&mapping);
+        }
+        true
+    }
+
+    /// Drops all mappings and all their pages, dirty ones too: write back before. For shutdown; a
+    /// handle that somebody kept is to a mapping without pages, which is in no table.
+    pub fn drop_all(&self) {
+        while let Some(mapping) = self.next_mapping(0) {
+            self.table.lock().remove(mapping.file());
+            self.retire(&mapping);
+        }
+    }
+
+    /// Drops a reference got from a mapping's methods; frees the frame if it was the last.
+    pub fn put_page(&self, pfn: Pfn) {
+        if self.page(pfn).put() {
+            self.source.free_pages(pfn);
+        }
+    }
+
+    /// Frees up to `target` clean pages that nobody maps or holds; returns how many it freed. Pages
+    /// that were not used again since they were read go first. Linux's `shrink_page_list` on the
+    /// inactive file list, with one hand that goes round the files.
+    pub fn shrink(&self, target: u64) -> u64 {
+        let mut freed = 0;
+        // The first round takes only pages without the mark of use and takes the mark from the
+        // rest, so that the second finds them bare.
+        for _ in 0..2 {
+            let mut left = self.nr_mappings();
+            while freed < target && left > 0 {
+                let hand = self.table.lock().hand;
+                let Some(mapping) = self.next_mapping(hand).or_else(|| self.next_mapping(0)) else {
+                    return freed;
+                };
+                freed += mapping.shrink(self, target - freed);
+                left -= 1;
+                if freed < target {
+                    self.table.lock().hand = mapping.file().0.checked_add(1).unwrap_or(0);
+                }
+            }
+        }
+        freed
+    }
+
+    /// Checks the table and every mapping.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        {
+            let table = self.table.lock();
+            table.by_file.validate()?;
+            table.by_id.validate()?;
+            if table.by_file.len() != table.by_id.len() {
+                return Err("the two tables of mappings differ in length");
+            }
+            for (file, mapping) in table.by_file.range(0..=u64::MAX) {
+                let named = table.by_id.get(u64::from(mapping.id()));
+                if mapping.file().0 != file || !named.is_some_and(|m| KArc::ptr_eq(m, mapping)) {
+                    return Err("a mapping is filed under a wrong name");
+                }
+            }
+        }
+        let mut result = Ok(());
+        let mut pages = 0;
+        self.for_each_mapping(&mut |mapping| {
+            pages += mapping.nr_pages();
+            result = result.and(mapping.validate());
+        });
+        result?;
+        if pages != self.vmstat.item(VmItem::NrFilePages) {
+            return Err("nr_file_pages is wrong");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn page(&self, pfn: Pfn) -> &'m Page {
+        self.memmap.page(pfn)
+    }
+
+    /// Pages that one readahead may take: a quarter of what is free.
+    pub(crate) fn readahead_limit(&self) -> u64 {
+        (self.vmstat.item(VmItem::NrFreePages) / 4).max(1)
+    }
+
+    /// Fills the front of `out` with single frames, as contiguous as they can be had; returns how
+    /// many there are.
+    pub(crate) fn alloc_frames(&self, out: &mut [Pfn]) -> usize {
+        let mut got = 0;
+        let mut cap = Order::MAX;
+        while got < out.len() {
+            let left = (out.len() - got) as u64;
+            let order = Order::for_pages(left).unwrap_or(Order::MAX).min(cap);
+            let Ok(block) = self.source.alloc_pages(AllocRequest::user_opportunistic(order)) else {
+                match order.down() {
+                    Some(smaller) => cap = smaller,
+                    None => break,
+                }
+                continue;
+            };
+            if order != Order::ZERO {
+                self.source.split_page(block);
+            }
+            for i in 0..order.pages() {
+                match out.get_mut(got) {
+                    Some(slot) => {
+                        *slot = block + i;
+                        got += 1;
+                    }
+                    // The block was longer than the rest, as blocks are powers of two.
+                    None => self.source.free_pages(block + i),
+                }
+            }
+        }
+        got
+    }
+
+    pub(crate) fn free_frames(&self, frames: &[Pfn]) {
+        for &pfn in frames {
+            self.source.free_pages(pfn);
+        }
+    }
+
+    fn next_mapping(&self, from: u64) -> Option<MappingRef<'m>> {
+        self.table.lock().by_file.next(from).map(|(_, mapping)| mapping.clone())
+    }
+
+    /// The last step of a mapping that is in no table any more.
+    fn retire(&self, mapping: &Mapping<'m>) {
+        mapping.drop_range(self, 0, u64::MAX);
+        self.store.release(mapping.file());
+    }
+}
+
+impl<'m> Table<'m> {
+    fn remove(&mut self, file: FileId) -> Option<MappingRef<'m>> {
+        let mapping = self.by_file.remove(file.0)?;
+        self.by_id.remove(u64::from(mapping.id()));
+        Some(mapping)
+    }
+}
+
+impl fmt::Debug for PageCache<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageCache").field("mappings", &self.nr_mappings()).finish_non_exhaustive()
+    }
+}
