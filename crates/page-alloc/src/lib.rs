@@ -1,1 +1,91 @@
-#![allow(missing_docs)]
+//! Zones, watermarks and the buddy system: who gives out page frames.
+//!
+//! Layer 3. [`PageAllocator`] is the machine's plain [`PageSource`](vellum_page::PageSource): it
+//! tries, and says no when it must. Waiting, reclaim and killing are wrappers in other crates. It
+//! uses no other allocator: its descriptors, its pageblock table and itself lie in memory that
+//! memblock lends at [`PageAllocator::boot`].
+//!
+//! # Concepts
+//! ```text
+//!   Node ─┬─ Zone DMA     < 16 MiB ┐
+//!         ├─ Zone DMA32   <  4 GiB ├─ each: a lock, watermarks, and for every order and mobility
+//!         └─ Zone Normal   above   ┘  a list of free blocks, linked by frame number in the memmap
+//!
+//!   order-0 request, only a block of order 3 free:      its four pages afterwards
+//!     ├─┬─┬─┬─┬─┬─┬─┬─┤   split: low part is taken,     ├─┼─┬───┬───────┤
+//!     0 1 2 3 4 5 6 7     upper halves are listed        A 1  2     4       next one gets frame 1
+//! ```
+//! * A *block* is 2^order frames, aligned to its size. Its *buddy* is the other half of the block
+//!   one order up: `pfn ^ 2^order`. Freeing merges buddies as far as they are free.
+//! * *Consecutive allocations are neighbours* where possible: lists begin with the lowest block, and
+//!   a split leaves the rest at the head. A machine that maps runs of frames gains by it.
+//! * *Mobility* ([`MigrateType`](vellum_types::MigrateType)) keeps what can move apart from what
+//!   cannot, in *pageblocks* of 2 MiB. A request whose own lists are empty claims a foreign
+//!   pageblock, or takes single pages from it.
+//! * A request names the *highest zone* it can use and tries that one, then the lower ones. Each zone
+//!   holds back `lowmem_reserve` pages from requests that could have been served above.
+//! * *Watermarks*: a first pass leaves `low` in every zone, a second goes down to `min`.
+//!   `__GFP_HIGH` may use half of what is below, `GFP_ATOMIC` five eighths, `__GFP_MEMALLOC` all.
+//!
+//! # States
+//! ```text
+//!   Reserved ──boot──▶ Free ──alloc_pages──▶ Allocated ──owner──▶ Slab, PageTable, Anon, File …
+//!                       ▲                        └───────free_pages────────┘│
+//!                       └───────────────────────────────────────────────────┘
+//! ```
+//! The first frame of a block carries state and order; the others are Tail. So freeing needs no size.
+//! A free block keeps its mobility in the owner word. An owner that changes the state of a block of
+//! more than one frame must keep the order (`set_state_order`).
+//!
+//! # Invariants
+//! * Every managed frame is in exactly one block, free or allocated; no block crosses a zone boundary.
+//! * Two buddies of the same order are never both free (below the largest order).
+//! * A free block is on the list of its pageblock's mobility.
+//! * Free pages of a zone = sum over its lists; `nr_free_pages` = sum over zones.
+//!
+//! [`PageAllocator::validate`] checks all of it.
+//!
+//! # Locks
+//! One spin lock per zone, rank `Zone`, the innermost of all. It guards the lists, the watermarks,
+//! the words of Free pages and the pageblock table. Descriptors of an allocated block are its owner's.
+//! No two zones are locked at once.
+//!
+//! # Failure
+//! `alloc_pages` returns `OutOfMemory`. Freeing what is not allocated panics: the lists could not be
+//! trusted afterwards. [`PageAllocator::fail_after`] makes allocations fail on demand.
+//!
+//! # Statistics
+//! `nr_free_pages`, `pgalloc_*` and `pgfree` are counted here and nowhere else; events
+//! `mm_page_alloc` and `mm_page_free`. [`ZoneInfo`] is what `/proc/zoneinfo` and `buddyinfo` show.
+//!
+//! # What this does not do
+//! No per-CPU lists, no reclaim, no compaction, no reserve of high-order atomic blocks, one node.
+//!
+//! Linux: `mm/page_alloc.c`, `include/linux/mmzone.h`. Differences: watermarks are checked under the
+//! lock; blocks for another mobility are taken from the end of a list, so as not to break runs.
+#![no_std]
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+#[cfg(test)]
+extern crate std;
+
+mod allocator;
+mod boot;
+mod buddy;
+mod fallback;
+mod frames;
+mod free_area;
+mod inject;
+mod node;
+#[expect(unsafe_code, reason = "boot memory becomes values in one audited file")]
+mod place;
+mod validate;
+mod watermark;
+mod zone;
+
+pub use allocator::{PAGE_POISON, PageAllocator};
+pub use boot::BootError;
+pub use frames::PAGEBLOCK_ORDER;
+pub use watermark::Watermarks;
+pub use zone::ZoneInfo;

@@ -1,0 +1,83 @@
+//! The buddy system proper: split and merge. Linux: `__rmqueue_smallest`, `expand`,
+//! `__free_one_page`.
+
+use crate::fallback;
+use crate::frames::{Frames, PAGEBLOCK_ORDER};
+use crate::free_area::{FreeAreas, ListEnd};
+use vellum_page::PageState;
+use vellum_types::{MigrateType, Order, Pfn};
+
+impl FreeAreas {
+    /// Takes a block, from a block of another mobility if need be. Its first page's state is still
+    /// Free; the caller changes it before the lock is released.
+    #[inline]
+    pub(crate) fn take(
+        &mut self,
+        frames: &Frames<'_>,
+        order: Order,
+        migrate_type: MigrateType,
+    ) -> Option<Pfn> {
+        match self.smallest(order, migrate_type) {
+            Some(from) => Some(self.take_from(frames, from, order, migrate_type)),
+            None => fallback::take(self, frames, order, migrate_type),
+        }
+    }
+
+    /// Takes the first block of list (`from`, `migrate_type`), which must not be empty, and splits
+    /// it down to `to`.
+    ///
+    /// The lowest part is handed out and the upper halves go to the heads of their lists, so that
+    /// the next allocation continues right behind this one.
+    #[inline]
+    pub(crate) fn take_from(
+        &mut self,
+        frames: &Frames<'_>,
+        from: Order,
+        to: Order,
+        migrate_type: MigrateType,
+    ) -> Pfn {
+        let pfn = self.list(from, migrate_type).head;
+        self.unlink(frames, pfn, from);
+        let mut order = from;
+        while order > to
+            && let Some(half) = order.down()
+        {
+            self.push(
+                frames,
+                pfn + half.pages(),
+                half,
+                migrate_type,
+                ListEnd::Head,
+            );
+            order = half;
+        }
+        pfn
+    }
+
+    /// Frees a block: merges it with its buddy as long as that is free, then lists it.
+    ///
+    /// The frames of the block must not be Free; those behind the first must be Tail.
+    #[inline]
+    pub(crate) fn give(&mut self, frames: &Frames<'_>, pfn: Pfn, order: Order, end: ListEnd) {
+        let migrate_type = frames.migrate_type(pfn);
+        let (mut pfn, mut order) = (pfn, order);
+        while let Some(up) = order.up() {
+            let buddy = order.buddy_of(pfn);
+            if frames.free_block(buddy) != Some(order) {
+                break;
+            }
+            self.unlink(frames, buddy, order);
+            if order >= PAGEBLOCK_ORDER && frames.migrate_type(buddy) != migrate_type {
+                // The merged block is on one list, so its pageblocks must agree.
+                frames.set_migrate_type(buddy, order, migrate_type);
+            }
+            // The upper one is inside a block from now on; the lower one gets its words from push.
+            let inner = frames.page(pfn.max(buddy));
+            inner.set_owner(0);
+            inner.set_state(PageState::Tail);
+            pfn = pfn.min(buddy);
+            order = up;
+        }
+        self.push(frames, pfn, order, migrate_type, end);
+    }
+}

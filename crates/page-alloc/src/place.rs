@@ -1,0 +1,81 @@
+//! Boot memory becomes Rust values. The one file of this crate with `unsafe` in it.
+
+use core::sync::atomic::AtomicU8;
+use vellum_machine::DirectMap;
+use vellum_memblock::{AllocSpec, MemBlock};
+use vellum_page::Memmap;
+use vellum_types::{PAGE_SIZE, PfnRange, PhysRange};
+
+/// Bytes of RAM that were taken from memblock and are used by nobody yet.
+///
+/// # Invariants
+/// `range` is reserved in the `MemBlock` it came from, lies inside `ram`, starts on a page boundary,
+/// and no other `Storage` covers any of it. Neither `Copy` nor `Clone`: using it consumes it.
+pub(crate) struct Storage<'m> {
+    ram: DirectMap<'m>,
+    range: PhysRange,
+}
+
+impl<'m> Storage<'m> {
+    /// Reserves `bytes`, page aligned, as high as possible. `None` if there is no room.
+    pub(crate) fn take(ram: DirectMap<'m>, memblock: &mut MemBlock, bytes: u64) -> Option<Self> {
+        let spec = AllocSpec::new(bytes.next_multiple_of(PAGE_SIZE), PAGE_SIZE).within(ram.span());
+        // INVARIANT: memblock gives each byte once, inside the limits asked for.
+        Some(Self {
+            ram,
+            range: memblock.alloc(spec)?,
+        })
+    }
+
+    /// Lays out the descriptors of `span`.
+    ///
+    /// # Panics
+    /// If the storage is too small for them.
+    pub(crate) fn into_memmap(self, span: PfnRange) -> Memmap<'m> {
+        assert!(
+            Memmap::bytes_for(span.len()) <= self.range.len(),
+            "storage too small"
+        );
+        // SAFETY: by the type's invariant the bytes are ours alone, by the assertion they are
+        // enough; consuming `self` gives them up for 'm.
+        unsafe { Memmap::init(self.ram, self.range.start(), span) }
+    }
+
+    /// `len` bytes, all of value `byte`.
+    ///
+    /// # Panics
+    /// If the storage is too small for them.
+    pub(crate) fn into_bytes(self, len: usize, byte: u8) -> &'m [AtomicU8] {
+        let start = self.ram.ptr(self.range.start(), self.range.len());
+        assert!(len as u64 <= self.range.len(), "storage too small");
+        // SAFETY: `ptr` checked that the bytes are mapped, the assertion that `len` is not more,
+        // and by the type's invariant nobody else uses them.
+        unsafe { start.write_bytes(byte, len) };
+        let bytes = core::ptr::NonNull::slice_from_raw_parts(start.cast::<AtomicU8>(), len);
+        // SAFETY: initialised just now, mapped and given up for 'm; an AtomicU8 has no alignment
+        // and no invalid value.
+        unsafe { bytes.as_ref() }
+    }
+
+    /// Moves `value` there.
+    ///
+    /// # Panics
+    /// If the storage is too small for it, or a page boundary not aligned enough.
+    pub(crate) fn into_value<T: Sync + 'm>(self, value: T) -> &'m T {
+        let place = self
+            .ram
+            .ptr(self.range.start(), self.range.len())
+            .cast::<T>();
+        assert!(
+            size_of::<T>() as u64 <= self.range.len(),
+            "storage too small"
+        );
+        assert!(place.is_aligned(), "storage not aligned");
+        // SAFETY: mapped, large enough and aligned, as checked above, and by the type's invariant
+        // used by nobody else.
+        unsafe { place.write(value) };
+        // SAFETY: initialised just now; consuming `self` gave the bytes up for 'm, so that nothing
+        // but this shared reference and its copies reaches them.
+        unsafe { place.as_ref() }
+    }
+}

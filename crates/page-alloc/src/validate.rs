@@ -1,0 +1,168 @@
+//! The lists against the memmap.
+
+use crate::allocator::PageAllocator;
+use crate::frames::{Frames, PAGEBLOCK_ORDER};
+use crate::free_area::FreeAreas;
+use crate::zone::{self, Zone};
+use vellum_machine::VmItem;
+use vellum_page::PageState;
+use vellum_types::{MigrateType, Order, Pfn, PfnRange, ZoneType};
+
+type Check<T = ()> = Result<T, &'static str>;
+
+impl PageAllocator<'_> {
+    /// Checks every list and every descriptor. Slow: it looks at each frame of the machine.
+    ///
+    /// Nobody else may allocate or free meanwhile; each zone is consistent by itself, yet the sum of
+    /// all is compared with a counter that is not under their locks.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn validate(&self) -> Check {
+        let mut free = 0;
+        for zone in self.present_zones() {
+            free += validate_zone(zone, &self.frames)?;
+        }
+        if free != self.vmstat.item(VmItem::NrFreePages) {
+            return Err("nr_free_pages is not the sum of the zones");
+        }
+        Ok(())
+    }
+}
+
+/// Returns the free pages.
+fn validate_zone(zone: &Zone, frames: &Frames<'_>) -> Check<u64> {
+    let state = zone.lock();
+    let mut blocks = 0;
+    let mut pages = 0;
+    for order in Order::all() {
+        for migrate_type in MigrateType::ALL {
+            let count = list(&state.areas, frames, zone.zone_type, order, migrate_type)?;
+            blocks += count;
+            pages += count * u64::from(order.pages());
+        }
+    }
+    if pages != state.areas.pages() {
+        return Err("the free pages of a zone are not the sum of its lists");
+    }
+    let Some(span) = zone.span else {
+        return if pages == 0 {
+            Ok(0)
+        } else {
+            Err("an absent zone has free pages")
+        };
+    };
+    let found = census(frames, span)?;
+    if found.free_blocks != blocks {
+        return Err("a free block is on no list");
+    }
+    if found.frames != zone.managed {
+        return Err("a managed frame was lost");
+    }
+    Ok(pages)
+}
+
+/// Walks one list. Returns its length.
+fn list(
+    areas: &FreeAreas,
+    frames: &Frames<'_>,
+    zone_type: ZoneType,
+    order: Order,
+    migrate_type: MigrateType,
+) -> Check<u64> {
+    let list = areas.list(order, migrate_type);
+    if areas.is_marked(order, migrate_type) != (list.count != 0) {
+        return Err("the mark of a list is wrong");
+    }
+    let (mut prev, mut at) = (Pfn::NONE, list.head);
+    for _ in 0..list.count {
+        let page = frames
+            .memmap
+            .try_page(at)
+            .ok_or("a list ends early or leaves memory")?;
+        if page.prev() != prev {
+            return Err("a backward link is wrong");
+        }
+        if page.owner() != migrate_type as u32 {
+            return Err("a block is on the list of another mobility");
+        }
+        free_block(frames, at, order, migrate_type)?;
+        if zone::zone_type_of(at) != zone_type {
+            return Err("a block is in the wrong zone");
+        }
+        (prev, at) = (at, page.next());
+    }
+    if at != Pfn::NONE || list.tail != prev {
+        return Err("a list is longer than its count");
+    }
+    Ok(u64::from(list.count))
+}
+
+/// Checks one free block.
+fn free_block(frames: &Frames<'_>, pfn: Pfn, order: Order, migrate_type: MigrateType) -> Check {
+    if frames.free_block(pfn) != Some(order) {
+        return Err("a block on a list is not free or of another order");
+    }
+    if !order.is_aligned(pfn) {
+        return Err("a free block is not aligned");
+    }
+    if order < Order::MAX && frames.free_block(order.buddy_of(pfn)) == Some(order) {
+        return Err("two buddies are both free");
+    }
+    for at in 0..order.pages() {
+        let page = frames
+            .memmap
+            .try_page(pfn + at)
+            .ok_or("a free block leaves memory")?;
+        if at != 0 && page.state() != PageState::Tail {
+            return Err("blocks overlap: a frame inside a free block is not Tail");
+        }
+        if page.refcount() != 0 || page.mapcount() != 0 {
+            return Err("a free frame has users");
+        }
+        if at % PAGEBLOCK_ORDER.pages() == 0 && frames.migrate_type(pfn + at) != migrate_type {
+            return Err("a free block and its pageblock differ in mobility");
+        }
+    }
+    Ok(())
+}
+
+/// What a walk over the descriptors finds.
+struct Census {
+    free_blocks: u64,
+    /// Frames that are not Reserved.
+    frames: u64,
+}
+
+/// Walks the descriptors of `span` block by block.
+fn census(frames: &Frames<'_>, span: PfnRange) -> Check<Census> {
+    let mut census = Census {
+        free_blocks: 0,
+        frames: 0,
+    };
+    let mut at = span.start();
+    while at < span.end() {
+        let page = frames.page(at);
+        let pages = match page.state() {
+            PageState::Reserved => {
+                at = at + 1;
+                continue;
+            }
+            PageState::Tail => return Err("a frame belongs to no block"),
+            PageState::Free => {
+                census.free_blocks += 1;
+                page.order().pages()
+            }
+            PageState::PerCpu => 1,
+            _ => {
+                if page.refcount() == 0 {
+                    return Err("an allocated frame has no users");
+                }
+                page.order().pages()
+            }
+        };
+        census.frames += u64::from(pages);
+        at = at + pages;
+    }
+    Ok(census)
+}
