@@ -1,15 +1,12 @@
 //! `PageCache`: what all mappings share, and the table of them.
 
-use crate::{BackingStore, Mapping, MappingRef};
+use crate::{BackingStore, IoError, Mapping, MappingRef};
 use core::fmt;
 use vellum_collections::{RadixNode, RadixTree};
 use vellum_machine::{DirectMap, LockRank, SpinLock, Trace, VmItem, VmStat};
 use vellum_object::{KArc, ObjectCache};
 use vellum_page::{AllocRequest, Memmap, Page, PageSource};
 use vellum_types::{FileId, Order, OutOfMemory, Pfn};
-
-/// Handles to a mapping that the table itself holds: one in each tree.
-const TABLE_HANDLES: u32 = 2;
 
 /// The page cache of one system.
 pub struct PageCache<'m> {
@@ -25,10 +22,9 @@ pub struct PageCache<'m> {
     table: SpinLock<Table<'m>>,
 }
 
-/// All mappings, by both of their names.
+/// All mappings.
 struct Table<'m> {
     by_file: RadixTree<'m, MappingRef<'m>>,
-    by_id: RadixTree<'m, MappingRef<'m>>,
     last_id: u32,
     /// The file at which the next [`PageCache::shrink`] begins.
     hand: u64,
@@ -48,8 +44,11 @@ impl<'m> PageCache<'m> {
         mappings: ObjectCache<'m, Mapping<'m>>,
         table_nodes: ObjectCache<'m, RadixNode<'m, MappingRef<'m>>>,
     ) -> Self {
-        let table =
-            Table { by_file: RadixTree::new(), by_id: RadixTree::new(), last_id: 0, hand: 0 };
+        let table = Table {
+            by_file: RadixTree::new(),
+            last_id: 0,
+            hand: 0,
+        };
         Self {
             store,
             source,
@@ -84,14 +83,14 @@ impl<'m> PageCache<'m> {
         }
         // Owner words are never used twice; a table that ran out of them is full.
         let id = table.last_id.checked_add(1).ok_or(OutOfMemory)?;
-        let mapping = self.mappings.shared(Mapping::new(id, file, size, self.memmap))?;
+        let mapping = self
+            .mappings
+            .shared(Mapping::new(id, file, size, self.memmap))?;
         let handle = mapping.clone();
-        table.by_file.insert(file.0, handle, self.table_nodes).map_err(|(_, error)| error)?;
-        if let Err((_, error)) = table.by_id.insert(u64::from(id), mapping.clone(), self.table_nodes)
-        {
-            table.by_file.remove(file.0);
-            return Err(error);
-        }
+        table
+            .by_file
+            .insert(file.0, handle, self.table_nodes)
+            .map_err(|(_, error)| error)?;
         table.last_id = id;
         Ok(mapping)
     }
@@ -101,9 +100,25 @@ impl<'m> PageCache<'m> {
         self.table.lock().by_file.get(file.0).cloned()
     }
 
-    /// The mapping whose pages carry `id` as owner.
+    /// The mapping whose pages carry `id` as owner. Looks at every mapping: for reports, where a
+    /// frame is all that is known.
     pub fn find_by_id(&self, id: u32) -> Option<MappingRef<'m>> {
-        self.table.lock().by_id.get(u64::from(id)).cloned()
+        let table = self.table.lock();
+        let mut mappings = table.by_file.range(0..=u64::MAX).map(|(_, m)| m);
+        mappings.find(|m| m.id() == id).cloned()
+    }
+
+    /// Handles to `mapping` beside the one that the table holds; a snapshot.
+    pub fn users(&self, mapping: &MappingRef<'m>) -> u32 {
+        KArc::strong_count(mapping) - 1
+    }
+
+    /// Asks the store to make what was written safe; after [`Mapping::writeback`].
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn sync(&self, mapping: &Mapping<'m>) -> Result<(), IoError> {
+        self.store.sync(mapping.file())
     }
 
     /// Mappings.
@@ -121,17 +136,19 @@ impl<'m> PageCache<'m> {
         }
     }
 
-    /// Drops the mapping of `file` and its pages, and releases the file to the store. True if it is
-    /// gone afterwards; false, and nothing changed, if somebody else has a handle or pages are
-    /// dirty (write them back, or truncate to zero what nobody will read again).
+    /// Drops the mapping of `file` and its pages, and releases the file to the store, if nobody has
+    /// a handle but the table. True if there is no such mapping afterwards. Dirty pages are lost:
+    /// write back before what anybody will read again.
     pub fn drop_mapping(&self, file: FileId) -> bool {
         let mut table = self.table.lock();
-        let Some(mapping) = table.by_file.get(file.0) else { return true };
+        let Some(mapping) = table.by_file.get(file.0) else {
+            return true;
+        };
         // Exact: new handles come from the table, whose lock we hold, or from other handles.
-        if KArc::strong_count(mapping) != TABLE_HANDLES || mapping.nr_dirty() != 0 {
+        if KArc::strong_count(mapping) != 1 {
             return false;
         }
-        let mapping = table.remove(file);
+        let mapping = table.by_file.remove(file.0);
         drop(table);
         if let Some(mapping) = mapping {
             self.retire(&mapping);
@@ -143,7 +160,7 @@ impl<'m> PageCache<'m> {
     /// handle that somebody kept is to a mapping without pages, which is in no table.
     pub fn drop_all(&self) {
         while let Some(mapping) = self.next_mapping(0) {
-            self.table.lock().remove(mapping.file());
+            self.table.lock().by_file.remove(mapping.file().0);
             self.retire(&mapping);
         }
     }
@@ -187,14 +204,9 @@ impl<'m> PageCache<'m> {
         {
             let table = self.table.lock();
             table.by_file.validate()?;
-            table.by_id.validate()?;
-            if table.by_file.len() != table.by_id.len() {
-                return Err("the two tables of mappings differ in length");
-            }
             for (file, mapping) in table.by_file.range(0..=u64::MAX) {
-                let named = table.by_id.get(u64::from(mapping.id()));
-                if mapping.file().0 != file || !named.is_some_and(|m| KArc::ptr_eq(m, mapping)) {
-                    return Err("a mapping is filed under a wrong name");
+                if mapping.file().0 != file || mapping.id() == 0 || mapping.id() > table.last_id {
+                    return Err("a mapping has a wrong name");
                 }
             }
         }
@@ -228,7 +240,10 @@ impl<'m> PageCache<'m> {
         while got < out.len() {
             let left = (out.len() - got) as u64;
             let order = Order::for_pages(left).unwrap_or(Order::MAX).min(cap);
-            let Ok(block) = self.source.alloc_pages(AllocRequest::user_opportunistic(order)) else {
+            let Ok(block) = self
+                .source
+                .alloc_pages(AllocRequest::user_opportunistic(order))
+            else {
                 match order.down() {
                     Some(smaller) => cap = smaller,
                     None => break,
@@ -259,7 +274,11 @@ impl<'m> PageCache<'m> {
     }
 
     fn next_mapping(&self, from: u64) -> Option<MappingRef<'m>> {
-        self.table.lock().by_file.next(from).map(|(_, mapping)| mapping.clone())
+        self.table
+            .lock()
+            .by_file
+            .next(from)
+            .map(|(_, mapping)| mapping.clone())
     }
 
     /// The last step of a mapping that is in no table any more.
@@ -269,16 +288,10 @@ impl<'m> PageCache<'m> {
     }
 }
 
-impl<'m> Table<'m> {
-    fn remove(&mut self, file: FileId) -> Option<MappingRef<'m>> {
-        let mapping = self.by_file.remove(file.0)?;
-        self.by_id.remove(u64::from(mapping.id()));
-        Some(mapping)
-    }
-}
-
 impl fmt::Debug for PageCache<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PageCache").field("mappings", &self.nr_mappings()).finish_non_exhaustive()
+        f.debug_struct("PageCache")
+            .field("mappings", &self.nr_mappings())
+            .finish_non_exhaustive()
     }
 }

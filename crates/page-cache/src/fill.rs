@@ -53,7 +53,14 @@ impl<'m> Mapping<'m> {
             }
             let limit = cache.readahead_limit();
             let follows_cached = index > 0 && pages.tree.get(index - 1).is_some();
-            let miss = Miss { index, want, file_pages, limit, hint, follows_cached };
+            let miss = Miss {
+                index,
+                want,
+                file_pages,
+                limit,
+                hint,
+                follows_cached,
+            };
             pages.readahead.window(&miss)
         };
         if window.end - window.start > 1
@@ -93,7 +100,9 @@ impl<'m> Mapping<'m> {
 
     /// Reads page `index` alone; the way out when memory is short or a neighbour cannot be read.
     fn read_single(&self, cache: &PageCache<'m>, index: u64) -> Result<(Pfn, bool), CacheError> {
-        let frame = cache.source.alloc_pages(AllocRequest::user_movable(Order::ZERO))?;
+        let frame = cache
+            .source
+            .alloc_pages(AllocRequest::user_movable(Order::ZERO))?;
         if let Err(error) = self.read_frames(cache, index, &[frame]) {
             cache.free_frames(&[frame]);
             return Err(error.into());
@@ -134,18 +143,16 @@ impl<'m> Mapping<'m> {
                 result => return result,
             }
         }
-        let frame = cache.source.alloc_pages(AllocRequest::user_movable(Order::ZERO))?;
+        let frame = cache
+            .source
+            .alloc_pages(AllocRequest::user_movable(Order::ZERO))?;
         cache.ram.fill_pages(frame, 1, 0);
         self.insert(cache, index, &[frame], index, |_| u64::MAX)
             .target
             .ok_or(CacheError::OutOfMemory)
     }
 
-    fn read_single_if_inside(
-        &self,
-        cache: &PageCache<'m>,
-        index: u64,
-    ) -> Result<Pfn, CacheError> {
+    fn read_single_if_inside(&self, cache: &PageCache<'m>, index: u64) -> Result<Pfn, CacheError> {
         if index >= self.size_pages() {
             return Err(CacheError::BeyondEof);
         }
@@ -161,7 +168,9 @@ impl<'m> Mapping<'m> {
     ) -> Result<(), IoError> {
         let offset = first * PAGE_SIZE;
         let bytes = cache.store.read(self.file(), offset, frames, cache.ram)?;
-        cache.vmstat.count_many(VmEvent::PgPgIn, bytes.div_ceil(1024));
+        cache
+            .vmstat
+            .count_many(VmEvent::PgPgIn, bytes.div_ceil(1024));
         // The store may be longer than the file is for programs, which then must not see the rest.
         let valid = bytes.min(self.size().saturating_sub(offset));
         for (frame, start) in frames.iter().zip((0u64..).step_by(PAGE_SIZE as usize)) {
@@ -181,7 +190,10 @@ impl<'m> Mapping<'m> {
         wanted: u64,
         bound: impl Fn(&Self) -> u64,
     ) -> Inserted {
-        let mut result = Inserted { target: None, complete: true };
+        let mut result = Inserted {
+            target: None,
+            complete: true,
+        };
         let mut pages = self.lock();
         // Under the lock, so that no truncation can come between this and the insertions.
         let bound = bound(self);
@@ -208,7 +220,9 @@ impl<'m> Mapping<'m> {
                     }
                     cache.vmstat.add(VmItem::NrFilePages, 1);
                     let file = self.file();
-                    cache.trace.emit(TraceEvent::MmFilemapAddToPageCache { file, index, pfn });
+                    cache
+                        .trace
+                        .emit(TraceEvent::MmFilemapAddToPageCache { file, index, pfn });
                     pfn
                 }
             };
@@ -227,7 +241,10 @@ impl<'m> Mapping<'m> {
         if start >= end {
             return None;
         }
-        let end = pages.tree.next(start).map_or(end, |(present, _)| present.min(end));
+        let end = pages
+            .tree
+            .next(start)
+            .map_or(end, |(present, _)| present.min(end));
         Some(Window { start, end })
     }
 }

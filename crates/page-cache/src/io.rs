@@ -26,7 +26,11 @@ pub(crate) fn pieces(offset: u64, len: u64) -> impl Iterator<Item = Piece> {
         }
         let start = at % PAGE_SIZE;
         let len = (end - at).min(PAGE_SIZE - start);
-        let piece = Piece { index: at / PAGE_SIZE, start, len };
+        let piece = Piece {
+            index: at / PAGE_SIZE,
+            start,
+            len,
+        };
         at += len;
         Some(piece)
     })
@@ -104,7 +108,11 @@ impl<'m> Mapping<'m> {
             let page_start = index * PAGE_SIZE;
             let start = from.max(page_start);
             let stop = end.min(page_start + PAGE_SIZE);
-            each(start - offset, pfn.addr() + (start - page_start), stop - start);
+            each(
+                start - offset,
+                pfn.addr() + (start - page_start),
+                stop - start,
+            );
             cache.put_page(pfn);
             from = stop;
         }
@@ -114,9 +122,14 @@ impl<'m> Mapping<'m> {
     /// `filemap_dirty_folio`.
     pub fn mark_dirty(&self, cache: &PageCache<'m>, index: u64) -> bool {
         let mut pages = self.lock();
-        let Some(&pfn) = pages.tree.get(index) else { return false };
+        let Some(&pfn) = pages.tree.get(index) else {
+            return false;
+        };
         let page = cache.page(pfn);
-        if !page.set_flags(PageFlags::DIRTY | PageFlags::REFERENCED).contains(PageFlags::DIRTY) {
+        if !page
+            .set_flags(PageFlags::DIRTY | PageFlags::REFERENCED)
+            .contains(PageFlags::DIRTY)
+        {
             pages.tree.set_mark(index, Mark::Dirty);
             pages.nr_dirty += 1;
             cache.vmstat.add(VmItem::NrDirty, 1);
@@ -144,7 +157,8 @@ impl PageCache<'_> {
         let mut at = from;
         while at < to {
             let len = (to - at).min(ZEROS.len() as u64);
-            self.ram.write_bytes(pfn.addr() + at, &ZEROS[..len as usize]);
+            self.ram
+                .write_bytes(pfn.addr() + at, &ZEROS[..len as usize]);
             at += len;
         }
     }

@@ -5,7 +5,7 @@
 //! behind the trait [`BackingStore`], which the machine implements.
 //!
 //! ```text
-//!   PageCache ── table: FileId ─▶ Mapping ◀─ mapping id (the owner word of its pages)
+//!   PageCache ── table: FileId ─▶ Mapping    its id is the owner word of its pages
 //!                                   │  size, readahead state, write-back error
 //!                                   └─ RadixTree: page index ─▶ Pfn   (mark Dirty)
 //!                                                                │

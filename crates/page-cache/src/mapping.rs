@@ -40,7 +40,11 @@ pub(crate) struct Pages<'m> {
 
 impl<'m> Mapping<'m> {
     pub(crate) fn new(id: u32, file: FileId, size: u64, memmap: Memmap<'m>) -> Self {
-        let pages = Pages { tree: RadixTree::new(), readahead: ReadaheadState::new(), nr_dirty: 0 };
+        let pages = Pages {
+            tree: RadixTree::new(),
+            readahead: ReadaheadState::new(),
+            nr_dirty: 0,
+        };
         Self {
             id,
             file,
@@ -120,7 +124,10 @@ impl<'m> Mapping<'m> {
     /// True if a table entry maps a cached page of `first..=last`.
     pub fn any_mapped_in(&self, first: u64, last: u64) -> bool {
         let pages = self.lock();
-        pages.tree.range(first..=last).any(|(_, &pfn)| self.memmap.page(pfn).mapcount() > 0)
+        pages
+            .tree
+            .range(first..=last)
+            .any(|(_, &pfn)| self.memmap.page(pfn).mapcount() > 0)
     }
 
     /// Reports the latest write-back error, once. Linux's `filemap_check_errors`.
@@ -199,7 +206,9 @@ impl<'m> Mapping<'m> {
 
     /// Takes page `index` out of the tree, if it is there, and drops the cache's reference.
     pub(crate) fn remove(&self, cache: &PageCache<'m>, pages: &mut Pages<'m>, index: u64) {
-        let Some(pfn) = pages.tree.remove(index) else { return };
+        let Some(pfn) = pages.tree.remove(index) else {
+            return;
+        };
         let page = cache.page(pfn);
         let old = page.clear_flags(PageFlags::DIRTY | PageFlags::REFERENCED);
         if old.contains(PageFlags::DIRTY) {
@@ -210,7 +219,9 @@ impl<'m> Mapping<'m> {
         page.set_owner(0);
         cache.vmstat.sub(VmItem::NrFilePages, 1);
         let file = self.file;
-        cache.trace.emit(TraceEvent::MmFilemapDeleteFromPageCache { file, index, pfn });
+        cache
+            .trace
+            .emit(TraceEvent::MmFilemapDeleteFromPageCache { file, index, pfn });
         cache.put_page(pfn);
     }
 }

@@ -63,7 +63,11 @@ impl ReadaheadState {
         let (start, len) = self.wish(miss);
         let len = len.max(miss.want).min(MAX_WINDOW).min(miss.limit).max(1);
         // What memory allows may end before the page that is needed: begin there, then.
-        let start = if miss.index < start + len { start } else { miss.index };
+        let start = if miss.index < start + len {
+            start
+        } else {
+            miss.index
+        };
         let end = (start + len).min(miss.file_pages);
         if miss.hint != Readahead::Random {
             self.size = len;
@@ -129,9 +133,15 @@ mod tests {
     #[test]
     fn hints_change_the_window() {
         let mut ra = ReadaheadState::new();
-        let random = |index| Miss { hint: Readahead::Random, ..miss(index) };
+        let random = |index| Miss {
+            hint: Readahead::Random,
+            ..miss(index)
+        };
         assert_eq!(ra.window(&random(77)), window(77, 78));
-        let sequential = |index| Miss { hint: Readahead::Sequential, ..miss(index) };
+        let sequential = |index| Miss {
+            hint: Readahead::Sequential,
+            ..miss(index)
+        };
         assert_eq!(ra.window(&sequential(77)), window(77, 141));
         assert_eq!(ra.window(&sequential(141)), window(141, 397));
     }
@@ -139,15 +149,45 @@ mod tests {
     #[test]
     fn small_files_are_read_whole_and_the_end_is_respected() {
         let mut ra = ReadaheadState::new();
-        assert_eq!(ra.window(&Miss { file_pages: 40, ..miss(39) }), window(0, 40));
-        assert_eq!(ra.window(&Miss { file_pages: 70, ..miss(66) }), window(64, 70));
+        assert_eq!(
+            ra.window(&Miss {
+                file_pages: 40,
+                ..miss(39)
+            }),
+            window(0, 40)
+        );
+        assert_eq!(
+            ra.window(&Miss {
+                file_pages: 70,
+                ..miss(66)
+            }),
+            window(64, 70)
+        );
     }
 
     #[test]
     fn memory_bounds_the_window_but_not_the_page() {
         let mut ra = ReadaheadState::new();
-        assert_eq!(ra.window(&Miss { limit: 4, ..miss(31) }), window(31, 35));
-        assert_eq!(ra.window(&Miss { limit: 1, ..miss(500) }), window(500, 501));
-        assert_eq!(ra.window(&Miss { want: 5000, ..miss(3) }), window(3, 515));
+        assert_eq!(
+            ra.window(&Miss {
+                limit: 4,
+                ..miss(31)
+            }),
+            window(31, 35)
+        );
+        assert_eq!(
+            ra.window(&Miss {
+                limit: 1,
+                ..miss(500)
+            }),
+            window(500, 501)
+        );
+        assert_eq!(
+            ra.window(&Miss {
+                want: 5000,
+                ..miss(3)
+            }),
+            window(3, 515)
+        );
     }
 }

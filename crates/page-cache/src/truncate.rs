@@ -17,12 +17,7 @@ impl<'m> Mapping<'m> {
     ///
     /// `unmap` removes every table entry of these pages, copies of private mappings too; no lock is
     /// held while it runs.
-    pub fn truncate(
-        &self,
-        cache: &PageCache<'m>,
-        new_size: u64,
-        unmap: &mut dyn FnMut(u64, u64),
-    ) {
+    pub fn truncate(&self, cache: &PageCache<'m>, new_size: u64, unmap: &mut dyn FnMut(u64, u64)) {
         let old_size = {
             let mut pages = self.lock();
             let old_size = self.size();
@@ -64,7 +59,9 @@ impl<'m> Mapping<'m> {
     /// [`Mapping::get_for_write`] who wrote nothing, after it gave its reference back.
     pub fn discard(&self, cache: &PageCache<'m>, index: u64) -> bool {
         let mut pages = self.lock();
-        let Some(&pfn) = pages.tree.get(index) else { return false };
+        let Some(&pfn) = pages.tree.get(index) else {
+            return false;
+        };
         let free = cache.is_idle(pfn);
         if free {
             self.remove(cache, &mut pages, index);
@@ -93,7 +90,10 @@ impl<'m> Mapping<'m> {
         let mut from = 0;
         while let Some((start, count)) = self.drop_idle(cache, from, &mut frames) {
             let held = &frames[..count];
-            result = result.and(self.read_frames(cache, start, held).map_err(CacheError::from));
+            result = result.and(
+                self.read_frames(cache, start, held)
+                    .map_err(CacheError::from),
+            );
             for &pfn in held {
                 cache.put_page(pfn);
             }

@@ -10,24 +10,46 @@ use vellum_types::{PAGE_SIZE, Pfn};
 const CLUSTER: usize = 64;
 
 impl<'m> Mapping<'m> {
-    /// Writes the dirty pages of `first..=last` to the store, in order; returns how many it wrote.
+    /// Writes the dirty pages of `first..=last` to the store, in order, and reports a failure, this
+    /// one's or an earlier one's that nobody was told about; returns how many pages it wrote. What
+    /// fsync(2) and msync(2) do before they ask the store to [`sync`](crate::BackingStore::sync).
+    /// Linux's `file_write_and_wait_range`.
     ///
     /// For each page the dirty mark is cleared first, then `clean(index, frame)` is called, which
     /// write-protects every table entry of the page (Linux's `folio_mkclean`) and must not mark it
     /// dirty: a store before `clean` is in what is written, a store after it faults and marks the
     /// page anew. No lock is held while `clean` runs or the store writes.
     ///
-    /// A failed write makes its pages dirty again and is remembered for [`Mapping::check_error`];
-    /// the other pages are still written. Nothing is written past [`Mapping::size`], and pages
-    /// wholly past it stay dirty. Only one write-back of a range may run at a time.
+    /// Nothing is written past [`Mapping::size`], and pages wholly past it stay dirty. Only one
+    /// write-back of a range may run at a time.
+    ///
+    /// # Errors
+    /// A write failed; its pages are dirty again, all others were written. The error counts as
+    /// reported.
     pub fn writeback(
         &self,
         cache: &PageCache<'m>,
         first: u64,
         last: u64,
         clean: &mut dyn FnMut(u64, Pfn),
+    ) -> Result<u64, IoError> {
+        let written = self.start_writeback(cache, first, last, clean);
+        self.check_error()?;
+        Ok(written)
+    }
+
+    /// [`Mapping::writeback`] for somebody who has nobody to report to: a failure is remembered for
+    /// [`Mapping::check_error`]. Linux's `filemap_flush`.
+    pub fn start_writeback(
+        &self,
+        cache: &PageCache<'m>,
+        first: u64,
+        last: u64,
+        clean: &mut dyn FnMut(u64, Pfn),
     ) -> u64 {
-        let Some(file_last) = self.size_pages().checked_sub(1) else { return 0 };
+        let Some(file_last) = self.size_pages().checked_sub(1) else {
+            return 0;
+        };
         let last = last.min(file_last);
         let mut frames = [Pfn::NONE; CLUSTER];
         let mut written = 0;
@@ -53,23 +75,6 @@ impl<'m> Mapping<'m> {
         written
     }
 
-    /// [`Mapping::writeback`], then [`Mapping::check_error`]. Linux's `file_write_and_wait_range`:
-    /// what fsync(2) and msync(2) do before they ask the store to [`sync`](crate::BackingStore::sync).
-    ///
-    /// # Errors
-    /// A write failed, in this call or in an earlier one that nobody was told about.
-    pub fn write_and_check(
-        &self,
-        cache: &PageCache<'m>,
-        first: u64,
-        last: u64,
-        clean: &mut dyn FnMut(u64, Pfn),
-    ) -> Result<u64, IoError> {
-        let written = self.writeback(cache, first, last, clean);
-        self.check_error()?;
-        Ok(written)
-    }
-
     /// Takes the next run of dirty pages: clean afterwards, under write-back, a reference each.
     fn take_dirty(
         &self,
@@ -82,8 +87,12 @@ impl<'m> Mapping<'m> {
         let (start, _) = pages.tree.next_marked(from, Mark::Dirty)?;
         let mut count = 0;
         for index in start..=last {
-            let Some(slot) = frames.get_mut(count) else { break };
-            let Some(&pfn) = pages.tree.get(index) else { break };
+            let Some(slot) = frames.get_mut(count) else {
+                break;
+            };
+            let Some(&pfn) = pages.tree.get(index) else {
+                break;
+            };
             if !pages.tree.clear_mark(index, Mark::Dirty) {
                 break;
             }
@@ -109,8 +118,12 @@ impl<'m> Mapping<'m> {
         let bytes = (frames.len() as u64 * PAGE_SIZE).min(self.size().saturating_sub(offset));
         // Zero if the file was truncated since the pages were taken: then there is nothing to keep.
         if bytes > 0 {
-            cache.store.write(self.file(), offset, frames, bytes, cache.ram)?;
-            cache.vmstat.count_many(VmEvent::PgPgOut, bytes.div_ceil(1024));
+            cache
+                .store
+                .write(self.file(), offset, frames, bytes, cache.ram)?;
+            cache
+                .vmstat
+                .count_many(VmEvent::PgPgOut, bytes.div_ceil(1024));
         }
         Ok(())
     }
