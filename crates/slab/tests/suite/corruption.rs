@@ -1,0 +1,100 @@
+//! Misuse is caught and named.
+
+use crate::boot;
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use vellum_object::ObjectSource;
+use vellum_slab::{CacheFlags, KmemCache};
+
+fn cache(size: usize, flags: CacheFlags) -> &'static KmemCache<'static> {
+    let (_, _, slab) = boot(64);
+    slab.create_cache("victim", Layout::from_size_align(size, 8).unwrap(), flags)
+        .unwrap()
+}
+
+fn free(cache: &KmemCache<'_>, object: NonNull<u8>) {
+    // SAFETY: in a test of misuse the cache must notice; nobody else uses the memory.
+    unsafe { cache.free_object(object) };
+}
+
+fn write(object: NonNull<u8>, offset: isize, value: u8) {
+    // SAFETY: stays inside the slab, which is mapped for the whole test.
+    unsafe { object.offset(offset).write(value) };
+}
+
+#[test]
+#[should_panic(expected = "slab cache victim: double free")]
+fn double_free_is_caught() {
+    let cache = cache(64, CacheFlags::empty());
+    let (_keep, object) = (cache.alloc_object(), cache.alloc_object().unwrap());
+    free(cache, object);
+    free(cache, object);
+}
+
+#[test]
+#[should_panic(expected = "slab cache victim: double free")]
+fn double_free_of_a_large_object_is_caught() {
+    let cache = cache(2048, CacheFlags::empty());
+    let (_keep, object) = (cache.alloc_object(), cache.alloc_object().unwrap());
+    free(cache, object);
+    free(cache, object);
+}
+
+#[test]
+#[should_panic(expected = "no object of it")]
+fn foreign_free_is_caught() {
+    let (_, _, slab) = boot(64);
+    let layout = Layout::new::<u64>();
+    let [a, b] = ["a", "b"].map(|name| {
+        slab.create_cache(name, layout, CacheFlags::empty())
+            .unwrap()
+    });
+    free(a, b.alloc_object().unwrap());
+}
+
+#[test]
+#[should_panic(expected = "no object of it")]
+fn a_pointer_into_an_object_is_caught() {
+    let cache = cache(64, CacheFlags::empty());
+    let object = cache.alloc_object().unwrap();
+    // SAFETY: inside the object.
+    free(cache, unsafe { object.add(8) });
+}
+
+#[test]
+#[should_panic(expected = "no object of it")]
+fn a_pointer_outside_ram_is_caught() {
+    free(cache(64, CacheFlags::empty()), NonNull::from(&mut 0u8));
+}
+
+#[test]
+#[should_panic(expected = "written after it was freed")]
+fn use_after_free_is_caught() {
+    let cache = cache(64, CacheFlags::POISON);
+    let object = cache.alloc_object().unwrap();
+    free(cache, object);
+    write(object, 17, 0);
+    assert_eq!(
+        cache.alloc_object(),
+        Some(object),
+        "the last freed comes first"
+    );
+}
+
+#[test]
+#[should_panic(expected = "written beyond its end")]
+fn overrun_is_caught() {
+    let cache = cache(64, CacheFlags::RED_ZONE);
+    let object = cache.alloc_object().unwrap();
+    write(object, 64, 0);
+    free(cache, object);
+}
+
+#[test]
+#[should_panic(expected = "written before its start")]
+fn underrun_is_caught() {
+    let cache = cache(64, CacheFlags::RED_ZONE);
+    let object = cache.alloc_object().unwrap();
+    write(object, -1, 0);
+    free(cache, object);
+}
