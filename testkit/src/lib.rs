@@ -27,22 +27,25 @@
 //! Numbers are decimal or `0x`, with K, M, G, T; sums like `p+4K-1` may use the variables of the
 //! process, which a child inherits.
 //!
-//! | verb | words |
-//! |---|---|
-//! | `map` | VAR LEN PROT `private\|shared` `anon\|file F OFF [rdonly]` [`at\|fixed\|noreplace` ADDR] [`growsdown locked noreserve populate stack`] |
-//! | `unmap` `protect` | ADDR LEN; ADDR LEN PROT (`none`, or letters of `rwx`) |
-//! | `remap` | VAR OLD OLDLEN NEWLEN [`maymove`] [`fixed` ADDR] [`dontunmap`] |
-//! | `brk` | VAR [ADDR]: VAR becomes the break after the call |
-//! | `advise` `sync` | ADDR LEN NAME; ADDR LEN [`sync async invalidate`] |
-//! | `lock` `unlock` `lockall` `unlockall` | ADDR LEN [`onfault`]; ADDR LEN; FLAGS; none |
-//! | `mincore` `areas` | ADDR LEN BITS (page 0 first); ADDR LEN COUNT (lines of `/proc/self/maps`) |
-//! | `read` `write` `expect` `exec` | ADDR [LEN]; ADDR BYTE [LEN]; ADDR BYTE [LEN]; ADDR |
-//! | `segv` `bus` | `read\|write\|exec` ADDR [`maperr\|accerr`] |
-//! | `pread` `pwrite` | F OFF LEN ADDR [`=` COUNT]: into and from memory of the process |
-//! | `fexpect` `fwrite` | F OFF BYTE [LEN]: through the process's own buffer |
-//! | `fork` `exit` `limit` | CHILD; none; `as\|data\|stack` BYTES |
-//! | `same` `let` | two sums that must be equal; VAR SUM |
-//! | `file` | `create F SIZE zero\|count\|BYTE`, `truncate F SIZE`, `size F SIZE` |
+//! ```text
+//! map VAR LEN PROT private|shared anon|file F OFF [rdonly] [at|fixed|noreplace ADDR]
+//!                        [growsdown] [locked] [noreserve] [populate] [stack]
+//! unmap ADDR LEN             protect ADDR LEN PROT          PROT: none, or letters of rwx
+//! remap VAR OLD OLDLEN NEWLEN [maymove] [fixed ADDR] [dontunmap]
+//! brk VAR [ADDR]             VAR becomes the break after the call
+//! advise ADDR LEN NAME       sync ADDR LEN [sync] [async] [invalidate]
+//! lock ADDR LEN [onfault]    unlock ADDR LEN      lockall FLAGS      unlockall
+//! mincore ADDR LEN BITS      page 0 first
+//! areas ADDR LEN COUNT       lines of /proc/self/maps that share a byte with the range
+//! read ADDR [LEN]            write ADDR BYTE [LEN]          expect ADDR BYTE [LEN]
+//! exec ADDR                  calls it: a return instruction, 0xc3, must be there
+//! segv|bus read|write|exec ADDR [maperr|accerr]
+//! pread|pwrite F OFF LEN ADDR [= COUNT]      into and from memory of the process
+//! fexpect|fwrite F OFF BYTE [LEN]            through a buffer of the process's own
+//! fork CHILD                 exit                           limit as|data|stack BYTES
+//! same SUM SUM               let VAR SUM
+//! file create F SIZE zero|count|BYTE    file truncate F SIZE    file size F SIZE
+//! ```
 //!
 //! # How it is tested
 //! Each scenario is first true on Linux, natively: `scenario-run scenarios/*.scn`. Then it must be
