@@ -295,10 +295,10 @@ impl Model {
             }
             .min(high);
             if usable.saturating_sub(first) as u64 * PAGE_SIZE >= need {
-                let places = (first..=usable - len)
+                let mut places = (first..=usable - len)
                     .filter(|p| addr(*p).align_down(request.align) == addr(*p));
                 found = if request.top_down {
-                    places.last().or(found)
+                    places.next_back().or(found)
                 } else {
                     found.or(places.min())
                 };
