@@ -84,6 +84,9 @@ impl<'m> Mapping<'m> {
 
     /// Makes the size at least `bytes`, after a write that ended there. Linux's `i_size_write` in
     /// `write_end`.
+    ///
+    /// A write that begins past the end calls [`Mapping::truncate`] with its start before it copies
+    /// anything: that zeroes what a shared mapping may have left behind the old end.
     pub fn extend_size(&self, bytes: u64) {
         let _pages = self.lock();
         if bytes > self.size() {

@@ -35,6 +35,9 @@ impl<'m> Mapping<'m> {
     /// Makes a hole of `len` bytes at `offset`, after the store did the same: unmaps and drops the
     /// whole pages in it, and zeroes the cached parts of the pages at its ends. Linux's
     /// `truncate_pagecache_range`.
+    ///
+    /// Write the range back before the store makes its hole, as Linux's file systems do: a dirty
+    /// page that is dropped here may be the only one that knows how long the file has become.
     pub fn punch(
         &self,
         cache: &PageCache<'m>,

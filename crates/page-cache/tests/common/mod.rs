@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use vellum_machine::{DirectMap, Trace, VmItem, VmStat};
 use vellum_object::{HeapSource, ObjectCache};
 use vellum_page::{AllocRequest, Memmap, PageSource, PageState};
-use vellum_page_cache::{BackingStore, IoError, PageCache};
+use vellum_page_cache::{BackingStore, IoError, MappingRef, PageCache, Readahead};
 use vellum_types::{FileId, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, PhysAddr, PhysRange};
 
 pub const PAGE: usize = PAGE_SIZE as usize;
@@ -316,6 +316,48 @@ pub fn pattern(len: usize) -> Vec<u8> {
     (0..len)
         .map(|i| (i * 7 + i / 251 + i / PAGE) as u8)
         .collect()
+}
+
+/// The file of [`rig_with`].
+pub const FILE: FileId = FileId(0x1_0000_0007);
+
+/// A rig with one file, and its mapping.
+pub fn rig_with(pages: u32, content: Vec<u8>) -> (Rig, MappingRef<'static>) {
+    let rig = Rig::new(pages);
+    rig.store.set(FILE, content);
+    let mapping = rig.cache.mapping(FILE).unwrap();
+    (rig, mapping)
+}
+
+/// What read(2) would give.
+pub fn read_all(rig: &Rig, mapping: &MappingRef<'static>, offset: u64, len: u64) -> Vec<u8> {
+    let mut all = Vec::new();
+    let n = mapping
+        .read(&rig.cache, offset, len, &mut |phys, len| {
+            all.extend(rig.bytes(phys, len));
+            true
+        })
+        .unwrap();
+    assert_eq!(n, all.len() as u64);
+    all
+}
+
+pub fn no_unmap(_: u64, _: u64) {}
+pub fn no_clean(_: u64, _: Pfn) {}
+
+/// A table entry appears.
+pub fn map(rig: &Rig, mapping: &MappingRef<'static>, index: u64) -> Pfn {
+    let (pfn, _) = mapping
+        .read_page(&rig.cache, index, Readahead::Normal)
+        .unwrap();
+    rig.frames.memmap().page(pfn).map();
+    pfn
+}
+
+/// A table entry goes.
+pub fn unmap(rig: &Rig, pfn: Pfn) {
+    rig.frames.memmap().page(pfn).unmap();
+    rig.cache.put_page(pfn);
 }
 
 /// xorshift64*.
