@@ -33,7 +33,11 @@ impl<'m> DirectMap<'m> {
     /// 2. `base` has the alignment of `span.start()` within a page.
     /// 3. No Rust reference to any of these bytes exists but those made through this value.
     pub const unsafe fn new(base: NonNull<u8>, span: PhysRange) -> Self {
-        Self { base, span, ram: PhantomData }
+        Self {
+            base,
+            span,
+            ram: PhantomData,
+        }
     }
 
     /// The physical bytes that have an address.
@@ -115,7 +119,8 @@ impl<'m> DirectMap<'m> {
     /// If `phys` is unaligned or outside.
     #[inline]
     pub fn compare_exchange_u64(&self, phys: PhysAddr, old: u64, new: u64) -> Result<u64, u64> {
-        self.atomic_u64(phys).compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+        self.atomic_u64(phys)
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
     /// Loads the 4-byte word at `phys`.
@@ -145,7 +150,8 @@ impl<'m> DirectMap<'m> {
     /// If `phys` is unaligned or outside.
     #[inline]
     pub fn compare_exchange_u32(&self, phys: PhysAddr, old: u32, new: u32) -> Result<u32, u32> {
-        self.atomic_u32(phys).compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+        self.atomic_u32(phys)
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
     /// Fills `pages` frames from `pfn` with `byte`.

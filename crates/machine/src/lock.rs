@@ -11,8 +11,6 @@ pub enum LockRank {
     Spaces = 10,
     /// `mmap_lock`: the areas, page tables and numbers of one address space.
     Mmap = 20,
-    /// A second address space, taken inside the first by fork: Linux's `SINGLE_DEPTH_NESTING`.
-    MmapNested = 21,
     /// The table of files.
     Files = 30,
     /// `i_pages` and `i_mmap`: the pages of one file and who maps them.
@@ -33,14 +31,20 @@ pub struct RawSpin {
 
 impl RawSpin {
     const fn new(rank: LockRank) -> Self {
-        Self { locked: AtomicBool::new(false), rank }
+        Self {
+            locked: AtomicBool::new(false),
+            rank,
+        }
     }
 }
 
 // SAFETY: `locked` goes from false to true in one compare-exchange only, so that one holder exists
 // at a time; Acquire there pairs with Release in unlock.
 unsafe impl lock_api::RawMutex for RawSpin {
-    #[expect(clippy::declare_interior_mutable_const, reason = "lock_api asks for it")]
+    #[expect(
+        clippy::declare_interior_mutable_const,
+        reason = "lock_api asks for it"
+    )]
     const INIT: Self = Self::new(LockRank::Zone);
     type GuardMarker = lock_api::GuardNoSend;
 
@@ -121,7 +125,10 @@ mod lockdep {
     pub(super) fn acquire(rank: LockRank) {
         HELD.with_borrow_mut(|held| {
             if let Some(top) = held.iter().max() {
-                assert!(*top < rank, "lock order: {rank:?} taken while {top:?} is held");
+                assert!(
+                    *top < rank,
+                    "lock order: {rank:?} taken while {top:?} is held"
+                );
             }
             held.push(rank);
         });

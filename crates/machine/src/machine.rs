@@ -67,7 +67,8 @@ pub trait Machine {
     /// Zeroes frames that are about to be given to a program. A machine that knows them to be zero
     /// already may skip the work.
     fn zero_pages(&self, frames: PfnRange) {
-        self.direct_map().fill_pages(frames.start(), frames.len(), 0);
+        self.direct_map()
+            .fill_pages(frames.start(), frames.len(), 0);
     }
 
     /// The shared zero page was chosen; called once at boot.

@@ -1,6 +1,8 @@
 //! Typed trace events, with the names of Linux's tracepoints.
 
-use vellum_types::{Access, FileId, GfpFlags, MigrateType, Order, Pfn, SpaceId, VirtAddr, VirtRange};
+use vellum_types::{
+    Access, FileId, GfpFlags, MigrateType, Order, Pfn, SpaceId, VirtAddr, VirtRange,
+};
 
 /// Something that happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,11 +114,17 @@ pub struct Trace<'m> {
 
 impl<'m> Trace<'m> {
     /// Nobody listens.
-    pub const OFF: Self = Self { sink: None, mask: 0 };
+    pub const OFF: Self = Self {
+        sink: None,
+        mask: 0,
+    };
 
     /// Sends the events whose [`TraceEvent::kind`] bit is set in `mask` to `sink`.
     pub const fn new(sink: &'m dyn TraceSink, mask: u32) -> Self {
-        Self { sink: Some(sink), mask }
+        Self {
+            sink: Some(sink),
+            mask,
+        }
     }
 
     /// Reports an event. Costs one test when nobody listens.

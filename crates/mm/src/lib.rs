@@ -1,1 +1,73 @@
-#![allow(missing_docs)]
+//! Address spaces: page faults and the memory system calls.
+//!
+//! Layer 7. An [`Mm`] is what a program sees as its memory: a set of areas (`vma`), the page tables
+//! that say which frame is where (`page-table`), and numbers. This crate is where all layers below
+//! meet: a fault finds the area, gets a frame or a page of a file, and writes an entry; a system
+//! call rearranges areas and takes entries out. Everything is a method of [`MmContext`], which holds
+//! what the operations need.
+//!
+//! ```text
+//!   fault(mm, addr, access)             mmap munmap mprotect mremap brk madvise msync mlock …
+//!      │                                   │
+//!      ▼                                   ▼
+//!   areas: find ──▶ allowed? ──no──▶    areas: isolate ▸ change ▸ merge
+//!      │                  SEGV             │
+//!      ▼ entry is …                        ▼
+//!    none, anonymous ▸ zero page | block of frames        entries: zap ▸ TlbGather ▸ flush ▸ free
+//!    none, file      ▸ page cache, and what is cached around it
+//!    read-only       ▸ reuse | copy | mark the file's page dirty
+//!    fine            ▸ refill the machine's TLB
+//! ```
+//!
+//! # Anonymous blocks
+//! A write to empty anonymous memory fills an aligned block whose [`Order`](vellum_types::Order) is
+//! chosen in the fault path: from the run of faults before it, the machine's `anon_order_max`, the
+//! area's bounds, the empty entries, and whether the allocator has such a block to spare. Each page
+//! of the block has its own life afterwards.
+//!
+//! # States of an entry
+//! none → present (read-only, or writable and dirty) → none. PROT_NONE keeps the frame in an entry
+//! that is not present but marked. The shared zero page is marked SPECIAL and not counted.
+//!
+//! # Invariants
+//! * Each present or PROT_NONE entry holds one reference and one map count of its frame.
+//! * `rss` is the number of such entries by kind; [`MmContext::validate`] recounts.
+//! * A machine without accessed/dirty bits is never told of write permission on a clean entry.
+//! * A frame leaves an address space through a `TlbGather`, so never before the flush.
+//!
+//! # Locks
+//! `mmap_lock` (rank Mmap) covers everything in an [`Mm`]; the table of address spaces is above it,
+//! the page cache below. See `docs/LOCKING.md`.
+//!
+//! # Failure
+//! Out of memory is [`MmError::NoMem`] or [`FaultOutcome::Oom`]; the checks come first, then what can
+//! fail, then what cannot. Signals are outcomes, not errors.
+//!
+//! # What this does not do
+//! No reclaim, no swap, no reverse mapping by page: pages stay until they are unmapped. No huge
+//! user pages, no overcommit accounting. Linux: `mm/memory.c`, `mm/mmap.c` and their neighbours.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod backing;
+mod context;
+mod error;
+mod fault;
+mod file_io;
+mod file_map;
+mod mm;
+mod ops;
+mod shmem;
+mod spaces;
+mod uaccess;
+mod validate;
+
+pub use backing::{AnonVma, AnonVmaRef, Object, VmBacking};
+pub use context::{MmCaches, MmContext, MmParts};
+pub use error::MmError;
+pub use fault::{FaultInfo, FaultOutcome, SegvCode};
+pub use mm::{Area, Limits, Mm, MmLayout, MmRef, MmStats, Rss};
+pub use ops::{FileRef, MmapRequest};
+pub use shmem::ShmemStore;
+pub use validate::AreaUsage;

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 #[repr(C)]
-pub struct BoxInner<'m, T> {
+pub(crate) struct BoxInner<'m, T> {
     pub(crate) source: &'m dyn ObjectSource,
     pub(crate) value: T,
 }
@@ -26,7 +26,10 @@ unsafe impl<T: Sync> Sync for KBox<'_, T> {}
 
 impl<'m, T> KBox<'m, T> {
     pub(crate) fn from_inner(inner: NonNull<BoxInner<'m, T>>) -> Self {
-        Self { inner, owns: PhantomData }
+        Self {
+            inner,
+            owns: PhantomData,
+        }
     }
 
     /// Moves the value out and frees the object.
@@ -75,7 +78,7 @@ impl<T: fmt::Debug> fmt::Debug for KBox<'_, T> {
 }
 
 #[repr(C)]
-pub struct ArcInner<'m, T> {
+pub(crate) struct ArcInner<'m, T> {
     source: &'m dyn ObjectSource,
     count: AtomicU32,
     value: T,
@@ -83,7 +86,15 @@ pub struct ArcInner<'m, T> {
 
 impl<'m, T> ArcInner<'m, T> {
     pub(crate) fn new(source: &'m dyn ObjectSource, value: T) -> Self {
-        Self { source, count: AtomicU32::new(1), value }
+        Self {
+            source,
+            count: AtomicU32::new(1),
+            value,
+        }
+    }
+
+    pub(crate) fn into_value(self) -> T {
+        self.value
     }
 }
 
@@ -100,7 +111,10 @@ unsafe impl<T: Send + Sync> Sync for KArc<'_, T> {}
 
 impl<'m, T> KArc<'m, T> {
     pub(crate) fn from_inner(inner: NonNull<ArcInner<'m, T>>) -> Self {
-        Self { inner, owns: PhantomData }
+        Self {
+            inner,
+            owns: PhantomData,
+        }
     }
 
     fn inner(&self) -> &ArcInner<'m, T> {
@@ -137,7 +151,10 @@ impl<T> Clone for KArc<'_, T> {
         // Relaxed: an owner already exists here, so the object cannot vanish meanwhile.
         let old = self.inner().count.fetch_add(1, Ordering::Relaxed);
         assert!(old < u32::MAX / 2, "reference count overflow");
-        Self { inner: self.inner, owns: PhantomData }
+        Self {
+            inner: self.inner,
+            owns: PhantomData,
+        }
     }
 }
 

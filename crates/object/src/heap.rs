@@ -16,7 +16,11 @@ pub struct HeapSource {
 impl HeapSource {
     /// A source of objects of `layout`.
     pub const fn new(layout: Layout) -> Self {
-        Self { layout, live: AtomicUsize::new(0), fail_after: AtomicI64::new(i64::MAX) }
+        Self {
+            layout,
+            live: AtomicUsize::new(0),
+            fail_after: AtomicI64::new(i64::MAX),
+        }
     }
     /// The next `n` allocations succeed, all later ones fail.
     pub fn fail_after(&self, n: i64) {
@@ -63,7 +67,9 @@ mod tests {
         let boxes = HeapSource::new(ObjectCache::<std::string::String>::BOX_LAYOUT);
         let arcs = HeapSource::new(ObjectCache::<u64>::ARC_LAYOUT);
         {
-            let a = ObjectCache::new(&boxes).boxed(std::string::String::from("x")).unwrap();
+            let a = ObjectCache::new(&boxes)
+                .boxed(std::string::String::from("x"))
+                .unwrap();
             let b = ObjectCache::new(&arcs).shared(7u64).unwrap();
             let c = b.clone();
             assert_eq!((a.as_str(), *c), ("x", 7));

@@ -49,7 +49,10 @@ impl<'m, T> ObjectCache<'m, T> {
 
     /// Types a source.
     pub const fn new(source: &'m dyn ObjectSource) -> Self {
-        Self { source, object: PhantomData }
+        Self {
+            source,
+            object: PhantomData,
+        }
     }
 
     /// The source.
@@ -86,7 +89,10 @@ impl<'m, T> ObjectCache<'m, T> {
     /// # Panics
     /// If the source was made for smaller objects.
     pub fn boxed(&self, value: T) -> Result<KBox<'m, T>, OutOfMemory> {
-        match self.place(BoxInner { source: self.source, value }) {
+        match self.place(BoxInner {
+            source: self.source,
+            value,
+        }) {
             Ok(inner) => Ok(KBox::from_inner(inner)),
             Err((_, error)) => Err(error),
         }
@@ -100,9 +106,20 @@ impl<'m, T> ObjectCache<'m, T> {
     /// # Panics
     /// If the source was made for smaller objects.
     pub fn shared(&self, value: T) -> Result<KArc<'m, T>, OutOfMemory> {
+        self.try_shared(value).map_err(|(_, error)| error)
+    }
+
+    /// Like [`ObjectCache::shared`], for a value that must not just be dropped.
+    ///
+    /// # Errors
+    /// Out of memory, with the value.
+    ///
+    /// # Panics
+    /// If the source was made for smaller objects.
+    pub fn try_shared(&self, value: T) -> Result<KArc<'m, T>, (T, OutOfMemory)> {
         match self.place(ArcInner::new(self.source, value)) {
             Ok(inner) => Ok(KArc::from_inner(inner)),
-            Err((_, error)) => Err(error),
+            Err((inner, error)) => Err((inner.into_value(), error)),
         }
     }
 }

@@ -33,7 +33,10 @@ impl<'m> Memmap<'m> {
         let pages = core::ptr::NonNull::slice_from_raw_parts(start.cast(), span.len() as usize);
         // SAFETY: zero is a valid Page (all fields are integers; state 0 is Reserved), a page is
         // aligned enough, and the bytes are given up for 'm.
-        Self { pages: unsafe { pages.as_ref() }, span }
+        Self {
+            pages: unsafe { pages.as_ref() },
+            span,
+        }
     }
 
     /// The frames described.
@@ -53,6 +56,7 @@ impl<'m> Memmap<'m> {
     /// The descriptor of `pfn`, or `None` outside the span.
     #[inline]
     pub fn try_page(&self, pfn: Pfn) -> Option<&'m Page> {
-        self.pages.get(pfn.as_u32().checked_sub(self.span.start().as_u32())? as usize)
+        self.pages
+            .get(pfn.as_u32().checked_sub(self.span.start().as_u32())? as usize)
     }
 }

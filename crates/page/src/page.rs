@@ -90,7 +90,10 @@ impl Page {
     #[inline]
     pub fn state(&self) -> PageState {
         let raw = (self.word.load(Ordering::Acquire) & 0xff) as usize;
-        PageState::ALL.get(raw).copied().unwrap_or(PageState::Reserved)
+        PageState::ALL
+            .get(raw)
+            .copied()
+            .unwrap_or(PageState::Reserved)
     }
 
     /// Changes state: order and flags become zero. Release pairs with the Acquire of `state`, so
@@ -103,7 +106,10 @@ impl Page {
     /// Changes state and sets the order of the block that starts here.
     #[inline]
     pub fn set_state_order(&self, state: PageState, order: Order) {
-        self.word.store(state as u32 | u32::from(order.as_u8()) << 8, Ordering::Release);
+        self.word.store(
+            state as u32 | u32::from(order.as_u8()) << 8,
+            Ordering::Release,
+        );
     }
 
     /// The order of the block that starts here.
@@ -122,14 +128,18 @@ impl Page {
     /// Sets flags; returns those that were set before.
     #[inline]
     pub fn set_flags(&self, flags: PageFlags) -> PageFlags {
-        let old = self.word.fetch_or(u32::from(flags.bits()) << 16, Ordering::AcqRel);
+        let old = self
+            .word
+            .fetch_or(u32::from(flags.bits()) << 16, Ordering::AcqRel);
         PageFlags::from_bits_retain((old >> 16) as u16)
     }
 
     /// Clears flags; returns those that were set before.
     #[inline]
     pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
-        let old = self.word.fetch_and(!(u32::from(flags.bits()) << 16), Ordering::AcqRel);
+        let old = self
+            .word
+            .fetch_and(!(u32::from(flags.bits()) << 16), Ordering::AcqRel);
         PageFlags::from_bits_retain((old >> 16) as u16)
     }
 

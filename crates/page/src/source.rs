@@ -16,19 +16,33 @@ pub struct AllocRequest {
 impl AllocRequest {
     /// For the kernel's own data.
     pub const fn kernel(order: Order) -> Self {
-        Self { order, gfp: GfpFlags::KERNEL }
+        Self {
+            order,
+            gfp: GfpFlags::KERNEL,
+        }
     }
     /// For the kernel's own data, zeroed.
     pub const fn kernel_zeroed(order: Order) -> Self {
-        Self { order, gfp: GfpFlags::KERNEL.union(GfpFlags::ZERO) }
+        Self {
+            order,
+            gfp: GfpFlags::KERNEL.union(GfpFlags::ZERO),
+        }
     }
     /// For a program's memory. Not zeroed: the machine's `zero_pages` does that.
     pub const fn user_movable(order: Order) -> Self {
-        Self { order, gfp: GfpFlags::HIGHUSER_MOVABLE }
+        Self {
+            order,
+            gfp: GfpFlags::HIGHUSER_MOVABLE,
+        }
     }
     /// An attempt at a larger block that must be cheap to refuse.
     pub const fn user_opportunistic(order: Order) -> Self {
-        Self { order, gfp: GfpFlags::HIGHUSER_MOVABLE.union(GfpFlags::NORETRY).union(GfpFlags::NOWARN) }
+        Self {
+            order,
+            gfp: GfpFlags::HIGHUSER_MOVABLE
+                .union(GfpFlags::NORETRY)
+                .union(GfpFlags::NOWARN),
+        }
     }
 }
 
@@ -76,7 +90,10 @@ impl<'a, S: PageSource + ?Sized> OwnedPages<'a, S> {
     /// # Errors
     /// See [`PageSource::alloc_pages`].
     pub fn alloc(source: &'a S, request: AllocRequest) -> Result<Self, OutOfMemory> {
-        Ok(Self { source, pfn: source.alloc_pages(request)? })
+        Ok(Self {
+            source,
+            pfn: source.alloc_pages(request)?,
+        })
     }
     /// The first frame.
     pub const fn pfn(&self) -> Pfn {

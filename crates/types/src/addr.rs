@@ -141,7 +141,11 @@ impl Pfn {
     /// The frame that holds `addr`, or `None` above 16 TiB.
     pub const fn containing(addr: PhysAddr) -> Option<Self> {
         let raw = addr.0 >> PAGE_SHIFT;
-        if raw < u32::MAX as u64 { Some(Self(raw as u32)) } else { None }
+        if raw < u32::MAX as u64 {
+            Some(Self(raw as u32))
+        } else {
+            None
+        }
     }
     /// The raw frame number.
     pub const fn as_u32(self) -> u32 {

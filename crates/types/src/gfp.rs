@@ -76,7 +76,11 @@ impl GfpFlags {
         } else if self.contains(Self::DMA32) {
             ZoneType::Dma32
         } else if self.contains(Self::HIGHMEM) {
-            if self.contains(Self::MOVABLE) { ZoneType::Movable } else { ZoneType::HighMem }
+            if self.contains(Self::MOVABLE) {
+                ZoneType::Movable
+            } else {
+                ZoneType::HighMem
+            }
         } else {
             ZoneType::Normal
         }

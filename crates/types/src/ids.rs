@@ -36,8 +36,13 @@ impl ZoneType {
     /// How many kinds there are.
     pub const COUNT: usize = 5;
     /// All kinds, lowest first.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Dma, Self::Dma32, Self::Normal, Self::HighMem, Self::Movable];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Dma,
+        Self::Dma32,
+        Self::Normal,
+        Self::HighMem,
+        Self::Movable,
+    ];
 
     /// As an index.
     pub const fn index(self) -> usize {
@@ -73,8 +78,12 @@ impl MigrateType {
     /// How many kinds there are.
     pub const COUNT: usize = 4;
     /// All kinds.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Unmovable,
+        Self::Movable,
+        Self::Reclaimable,
+        Self::HighAtomic,
+    ];
 
     /// As an index.
     pub const fn index(self) -> usize {

@@ -16,7 +16,11 @@ impl Order {
 
     /// Checks that `raw` is an order.
     pub const fn new(raw: u8) -> Option<Self> {
-        if raw <= Self::MAX.0 { Some(Self(raw)) } else { None }
+        if raw <= Self::MAX.0 {
+            Some(Self(raw))
+        } else {
+            None
+        }
     }
     /// The smallest order that holds `bytes`; `None` if none does or `bytes` is zero.
     pub const fn for_bytes(bytes: u64) -> Option<Self> {

@@ -107,7 +107,10 @@ impl PfnRange {
     }
     /// The same memory in bytes.
     pub fn to_phys(&self) -> PhysRange {
-        PhysRange { start: self.start.addr(), end: self.end.addr() }
+        PhysRange {
+            start: self.start.addr(),
+            end: self.end.addr(),
+        }
     }
 }
 

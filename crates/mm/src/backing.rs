@@ -1,0 +1,143 @@
+//! What is behind an area: nothing, a file, or frames of somebody else.
+
+use vellum_object::KArc;
+use vellum_page_cache::MappingRef;
+use vellum_types::{FileId, Order};
+use vellum_vma::Backing;
+
+/// `anon_vma`: the identity under which an area's anonymous pages are known. Areas share it by
+/// splitting and by fork, so that a page's owner word leads to all areas that may map it.
+#[derive(Debug)]
+pub struct AnonVma {
+    id: u32,
+}
+
+impl AnonVma {
+    pub(crate) const fn new(id: u32) -> Self {
+        Self { id }
+    }
+    /// The number in the owner word of its pages.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// A counted [`AnonVma`].
+pub type AnonVmaRef<'m> = KArc<'m, AnonVma>;
+
+/// The object that an area shows.
+#[derive(Clone, Debug)]
+pub enum Object<'m> {
+    /// Zero-filled private memory.
+    Anonymous,
+    /// Pages of a file, or of shared memory.
+    File(MappingRef<'m>),
+    /// Frames that the machine maps by itself, under this name.
+    Special(&'static str),
+}
+
+/// How the last anonymous faults of an area ran, to choose the size of the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AnonStream {
+    /// First page of the last block.
+    first: u64,
+    /// One past its last page; zero before the first fault.
+    end: u64,
+    order: Order,
+}
+
+impl AnonStream {
+    /// The order to try for a fault at `page`: doubled while faults run on from the last block,
+    /// in either direction, and halved when they jump. It starts two below the machine's largest.
+    pub(crate) fn next_order(&self, page: u64, max: Order) -> Order {
+        if self.end == 0 {
+            return Order::new(max.as_u8().saturating_sub(2)).unwrap_or(Order::ZERO);
+        }
+        if page == self.end || page + 1 == self.first {
+            self.order.up().map_or(max, |up| up.min(max))
+        } else {
+            // A jump: another stream may have begun. Fall by one, yet not below a quarter of the
+            // machine's own taste, which it chose because small faults are dear to it.
+            let floor = Order::new(max.as_u8().saturating_sub(4)).unwrap_or(Order::ZERO);
+            self.order
+                .down()
+                .map_or(floor, |down| down.max(floor))
+                .min(max)
+        }
+    }
+
+    /// Records that a block of `order` was filled at `first`.
+    pub(crate) fn filled(&mut self, first: u64, pages: u64, order: Order) {
+        *self = Self {
+            first,
+            end: first + pages,
+            order,
+        };
+    }
+}
+
+/// Backing of a [`Vma`](vellum_vma::Vma).
+#[derive(Clone, Debug)]
+pub struct VmBacking<'m> {
+    /// What it shows.
+    pub object: Object<'m>,
+    /// Under which identity its private pages are known; `None` before the first.
+    pub anon_vma: Option<AnonVmaRef<'m>>,
+    pub(crate) stream: AnonStream,
+}
+
+impl<'m> VmBacking<'m> {
+    pub(crate) fn new(object: Object<'m>) -> Self {
+        Self {
+            object,
+            anon_vma: None,
+            stream: AnonStream::default(),
+        }
+    }
+
+    /// The file, if there is one.
+    pub fn mapping(&self) -> Option<&MappingRef<'m>> {
+        match &self.object {
+            Object::File(mapping) => Some(mapping),
+            _ => None,
+        }
+    }
+
+    /// True for zero-filled private memory.
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self.object, Object::Anonymous)
+    }
+}
+
+impl Backing for VmBacking<'_> {
+    fn can_merge(&self, other: &Self) -> bool {
+        let same_object = match (&self.object, &other.object) {
+            (Object::Anonymous, Object::Anonymous) => true,
+            (Object::File(a), Object::File(b)) => KArc::ptr_eq(a, b),
+            _ => false,
+        };
+        let same_anon = match (&self.anon_vma, &other.anon_vma) {
+            (Some(a), Some(b)) => KArc::ptr_eq(a, b),
+            _ => true,
+        };
+        same_object && same_anon
+    }
+
+    fn is_linear(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        if self.anon_vma.is_none() {
+            self.anon_vma = other.anon_vma.clone();
+        }
+    }
+}
+
+/// Files of shared anonymous memory are numbered from here; the machine's store never sees them.
+pub(crate) const FIRST_SHMEM_FILE: u64 = 1 << 63;
+
+/// True for shared anonymous memory, which has no backing store.
+pub(crate) const fn is_shmem(file: FileId) -> bool {
+    file.0 >= FIRST_SHMEM_FILE
+}

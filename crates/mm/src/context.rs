@@ -1,0 +1,314 @@
+//! What every operation on an address space needs at hand.
+
+use crate::backing::{AnonVma, AnonVmaRef, VmBacking, is_shmem};
+use crate::mm::{Area, MmInner, RssKind, UserTable};
+use crate::spaces::SpaceTable;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use vellum_collections::RadixNode;
+use vellum_machine::{DirectMap, Fill, Machine, Trace, VmItem, VmStat};
+use vellum_object::ObjectCache;
+use vellum_page::{Memmap, OwnedPages, Page, PageFlags, PageSource, PageState};
+use vellum_page_cache::PageCache;
+use vellum_page_table::{Pte, PteFlags, TlbGather};
+use vellum_types::{OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
+use vellum_vma::VmaCaches;
+
+/// The object caches that address spaces draw from.
+#[derive(Clone, Copy)]
+pub struct MmCaches<'m> {
+    /// `vm_area_struct` and the nodes of area sets.
+    pub areas: VmaCaches<'m, VmBacking<'m>>,
+    /// `anon_vma`.
+    pub anon_vma: ObjectCache<'m, AnonVma>,
+    /// `mm_struct`.
+    pub mm: ObjectCache<'m, crate::Mm<'m>>,
+    /// Nodes of the table of address spaces.
+    pub spaces: ObjectCache<'m, RadixNode<'m, crate::MmRef<'m>>>,
+}
+
+/// The parts of a system that address spaces use, and the home of all their operations.
+pub struct MmContext<'m, M: Machine> {
+    pub(crate) machine: &'m M,
+    pub(crate) ram: DirectMap<'m>,
+    pub(crate) source: &'m dyn PageSource,
+    pub(crate) memmap: Memmap<'m>,
+    pub(crate) vmstat: &'m VmStat,
+    pub(crate) trace: Trace<'m>,
+    pub(crate) cache: PageCache<'m>,
+    pub(crate) caches: MmCaches<'m>,
+    pub(crate) zero_page: Pfn,
+    pub(crate) max_map_count: usize,
+    pub(crate) spaces: SpaceTable<'m>,
+    peak_rss: AtomicU64,
+    next_anon_vma: AtomicU32,
+    next_shmem: AtomicU32,
+}
+
+/// Everything that [`MmContext::new`] wires together.
+pub struct MmParts<'m, M: Machine> {
+    /// The machine.
+    pub machine: &'m M,
+    /// Where frames come from.
+    pub source: &'m dyn PageSource,
+    /// The counters.
+    pub vmstat: &'m VmStat,
+    /// Where events go.
+    pub trace: Trace<'m>,
+    /// The page cache.
+    pub cache: PageCache<'m>,
+    /// The object caches.
+    pub caches: MmCaches<'m>,
+    /// `vm.max_map_count`.
+    pub max_map_count: u32,
+}
+
+impl<'m, M: Machine> MmContext<'m, M> {
+    /// Wires the parts together and sets up the shared zero page.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(parts: MmParts<'m, M>) -> Result<Self, OutOfMemory> {
+        let request = vellum_page::AllocRequest::kernel_zeroed(vellum_types::Order::ZERO);
+        let zero_page = OwnedPages::alloc(parts.source, request)?.into_pfn();
+        let memmap = parts.source.memmap();
+        memmap.page(zero_page).set_state(PageState::Zero);
+        parts.machine.set_zero_page(zero_page);
+        Ok(Self {
+            ram: parts.source.ram(),
+            memmap,
+            machine: parts.machine,
+            source: parts.source,
+            vmstat: parts.vmstat,
+            trace: parts.trace,
+            cache: parts.cache,
+            caches: parts.caches,
+            zero_page,
+            max_map_count: parts.max_map_count as usize,
+            spaces: SpaceTable::new(),
+            peak_rss: AtomicU64::new(0),
+            next_anon_vma: AtomicU32::new(1),
+            next_shmem: AtomicU32::new(1),
+        })
+    }
+
+    /// Gives the zero page back: the end of the context.
+    pub fn shutdown(self) -> PageCache<'m> {
+        self.page(self.zero_page).set_state(PageState::Allocated);
+        self.source.free_pages(self.zero_page);
+        self.cache
+    }
+
+    /// The machine.
+    pub const fn machine(&self) -> &'m M {
+        self.machine
+    }
+
+    /// The counters.
+    pub const fn vmstat(&self) -> &'m VmStat {
+        self.vmstat
+    }
+
+    /// The page cache.
+    pub const fn cache(&self) -> &PageCache<'m> {
+        &self.cache
+    }
+
+    /// The most resident pages that any address space that is gone ever had.
+    pub fn peak_rss(&self) -> u64 {
+        // Relaxed: a number for reports.
+        self.peak_rss.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_peak_rss(&self, pages: u64) {
+        self.peak_rss.fetch_max(pages, Ordering::Relaxed);
+    }
+
+    pub(crate) fn page(&self, pfn: Pfn) -> &'m Page {
+        self.memmap.page(pfn)
+    }
+
+    pub(crate) fn gather(&self, space: SpaceId) -> TlbGather<'_, M> {
+        TlbGather::new(self.machine, self.source, space, self.trace)
+    }
+
+    pub(crate) fn next_shmem_id(&self) -> u32 {
+        // Relaxed: only uniqueness matters.
+        self.next_shmem.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The area's `anon_vma`, made or borrowed from a neighbour that it could merge with, so that
+    /// the two still can. Linux: `anon_vma_prepare`.
+    pub(crate) fn anon_vma_prepare(
+        &self,
+        inner: &mut MmInner<'m>,
+        at: VirtAddr,
+    ) -> Result<AnonVmaRef<'m>, OutOfMemory> {
+        if let Some(area) = inner.areas.find_containing(at) {
+            if let Some(anon_vma) = &area.backing.anon_vma {
+                return Ok(anon_vma.clone());
+            }
+            let (start, end, flags) = (area.start(), area.end(), area.flags);
+            let (prev, _) = inner.areas.find_prev(start);
+            let next = inner.areas.find_containing(end);
+            let fits = |other: &Area<'m>| {
+                other.flags == flags && other.backing.is_anonymous() == area.backing.is_anonymous()
+            };
+            let near = prev
+                .filter(|p| p.end() == start && fits(p))
+                .and_then(|p| p.backing.anon_vma.clone())
+                .or_else(|| {
+                    next.filter(|n| fits(n))
+                        .and_then(|n| n.backing.anon_vma.clone())
+                });
+            let anon_vma = match near {
+                Some(anon_vma) => anon_vma,
+                None => {
+                    // Relaxed: only uniqueness matters.
+                    let id = self.next_anon_vma.fetch_add(1, Ordering::Relaxed);
+                    self.caches.anon_vma.shared(AnonVma::new(id))?
+                }
+            };
+            if let Some(area) = inner.areas.find_mut(at) {
+                area.backing.anon_vma = Some(anon_vma.clone());
+            }
+            return Ok(anon_vma);
+        }
+        unreachable!("the caller found the area under the same lock")
+    }
+
+    /// Turns an allocated frame into an anonymous page mapped once. The reference that the
+    /// allocation gave becomes the entry's.
+    pub(crate) fn adopt_anon(&self, pfn: Pfn, anon_vma: u32, index: u64) {
+        let page = self.page(pfn);
+        page.set_owner(anon_vma);
+        page.set_index(index);
+        page.set_mapcount(1);
+        page.set_state(PageState::Anon);
+        page.set_flags(PageFlags::UPTODATE | PageFlags::DIRTY);
+        self.vmstat.add(VmItem::NrAnonPages, 1);
+    }
+
+    /// Counts a new entry for a page that is mapped elsewhere or cached. The caller already holds
+    /// the reference that becomes the entry's.
+    pub(crate) fn rmap_add(&self, pfn: Pfn) {
+        let page = self.page(pfn);
+        if page.map() == 1 && page.state() == PageState::File {
+            self.vmstat.add(VmItem::NrMapped, 1);
+        }
+    }
+
+    /// Counts an entry that went. The reference is dropped by the gather, after its flush.
+    pub(crate) fn rmap_remove(&self, pfn: Pfn) {
+        let page = self.page(pfn);
+        if page.unmap() == 0 {
+            match page.state() {
+                PageState::File => self.vmstat.sub(VmItem::NrMapped, 1),
+                PageState::Anon => self.vmstat.sub(VmItem::NrAnonPages, 1),
+                _ => {}
+            }
+        }
+    }
+
+    /// Drops a reference that no entry held.
+    pub(crate) fn put_page(&self, pfn: Pfn) {
+        if self.page(pfn).put() {
+            self.source.free_pages(pfn);
+        }
+    }
+
+    /// What a resident page of `area` counts as.
+    pub(crate) fn rss_kind(&self, area: &Area<'m>, pfn: Pfn) -> RssKind {
+        let shmem = area.backing.mapping().is_some_and(|m| is_shmem(m.file()));
+        RssKind::of(self.page(pfn).state(), shmem)
+    }
+
+    /// An entry for `pfn` with an area's permissions. Never writable: the caller adds that.
+    pub(crate) fn entry(pfn: Pfn, flags: VmFlags) -> Pte {
+        let mut bits = PteFlags::PRESENT | PteFlags::USER | PteFlags::ACCESSED;
+        if !flags.contains(VmFlags::EXEC) {
+            bits |= PteFlags::NX;
+        }
+        Pte::new(pfn, bits)
+    }
+
+    /// What the machine may be told about a present entry: write permission only once the entry is
+    /// dirty, unless the hardware sets that bit itself.
+    pub(crate) fn fill(&self, pte: Pte) -> Fill {
+        let flags = pte.flags();
+        let mut prot = Prot::READ;
+        let may_write = self.machine.features().hw_access_dirty || flags.contains(PteFlags::DIRTY);
+        prot.set(Prot::WRITE, flags.contains(PteFlags::WRITE) && may_write);
+        prot.set(Prot::EXEC, !flags.contains(PteFlags::NX));
+        Fill {
+            pfn: pte.pfn(),
+            prot,
+        }
+    }
+
+    /// Tells the machine about the present entries among `pages` pages from `start`, which share
+    /// one leaf table, in as few calls as their gaps allow.
+    pub(crate) fn update_mmu(
+        &self,
+        table: &UserTable<'m>,
+        space: SpaceId,
+        start: VirtAddr,
+        pages: u64,
+    ) {
+        const BATCH: usize = 64;
+        let Some(leaf) = table.leaf(start) else {
+            return;
+        };
+        let mut fills = [Fill {
+            pfn: Pfn::ZERO,
+            prot: Prot::NONE,
+        }; BATCH];
+        let mut run = start;
+        let mut len = 0;
+        for n in 0..pages {
+            let va = start + n * vellum_types::PAGE_SIZE;
+            let pte = leaf.get(va);
+            if len == BATCH || (!pte.is_present() && len > 0) {
+                self.machine
+                    .update_mmu_cache_range(space, run, &fills[..len]);
+                len = 0;
+            }
+            if pte.is_present() {
+                if len == 0 {
+                    run = va;
+                }
+                fills[len] = self.fill(pte);
+                len += 1;
+            }
+        }
+        if len > 0 {
+            self.machine
+                .update_mmu_cache_range(space, run, &fills[..len]);
+        }
+    }
+}
+
+/// An entry that holds a frame but denies all access, for PROT_NONE: not present, with the global
+/// bit as the mark, as Linux does it on x86.
+pub(crate) fn to_prot_none(pte: Pte) -> Pte {
+    pte.without(PteFlags::PRESENT).with(PteFlags::GLOBAL)
+}
+
+/// The inverse of [`to_prot_none`].
+pub(crate) fn from_prot_none(pte: Pte) -> Pte {
+    pte.without(PteFlags::GLOBAL).with(PteFlags::PRESENT)
+}
+
+/// True for an entry that [`to_prot_none`] made.
+pub(crate) fn is_prot_none(pte: Pte) -> bool {
+    !pte.is_present() && pte.flags().contains(PteFlags::GLOBAL)
+}
+
+/// True if the entry holds a frame, accessible or not.
+pub(crate) fn has_frame(pte: Pte) -> bool {
+    pte.is_present() || is_prot_none(pte)
+}
+
+/// True for an entry of the shared zero page, which is not counted anywhere.
+pub(crate) fn is_zero_entry(pte: Pte) -> bool {
+    has_frame(pte) && pte.flags().contains(PteFlags::SPECIAL)
+}

@@ -1,0 +1,132 @@
+//! Faults on memory that has no page yet: zero-filled on demand.
+
+use super::{Fault, FaultOutcome};
+use crate::MmError;
+use crate::context::MmContext;
+use crate::mm::{Mm, MmInner, RssKind};
+use vellum_machine::{Machine, VmEvent};
+use vellum_page::{AllocRequest, OwnedPages};
+use vellum_page_table::PteFlags;
+use vellum_types::{Order, PAGE_SIZE, PfnRange, VirtAddr, VmFlags};
+
+impl<'m, M: Machine> MmContext<'m, M> {
+    /// `do_anonymous_page`: a read maps the shared zero page, a write gets frames of its own.
+    pub(super) fn do_anonymous(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+    ) -> Result<FaultOutcome, MmError> {
+        if fault.is_write() {
+            self.fill_anon(mm, inner, fault)?;
+        } else {
+            let pte = Self::entry(self.zero_page, fault.flags).with(PteFlags::SPECIAL);
+            fault.leaf.set(fault.page, pte);
+            self.vmstat.count(VmEvent::ZeroPageMapped);
+            self.update_mmu(&inner.table, mm.space(), fault.page, 1);
+        }
+        Ok(FaultOutcome::Minor)
+    }
+
+    /// Fills a block of pages around the faulting one, as large as the area, its empty entries, the
+    /// faults before and the free memory suggest; at worst the one page.
+    fn fill_anon(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+    ) -> Result<(), MmError> {
+        let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
+        let mut order = self.anon_order(inner, fault);
+        let (start, frames) = loop {
+            let start = fault.page.align_down(order.bytes());
+            let request = if order == Order::ZERO {
+                AllocRequest::user_movable(order)
+            } else {
+                AllocRequest::user_opportunistic(order)
+            };
+            match OwnedPages::alloc(self.source, request) {
+                Ok(frames) => break (start, frames.into_pfn()),
+                Err(oom) => order = order.down().ok_or(oom)?,
+            }
+        };
+        // Each page lives and dies by itself from here on; the block was only a way to get
+        // neighbouring frames in one go.
+        if order > Order::ZERO {
+            self.source.split_page(frames);
+        }
+        let pages = order.pages();
+        if let Some(range) = PfnRange::from_len(frames, pages) {
+            self.machine.zero_pages(range);
+        }
+        for n in 0..pages {
+            self.install_anon(
+                inner,
+                fault,
+                start + u64::from(n) * PAGE_SIZE,
+                frames + n,
+                anon_vma,
+            );
+        }
+        if let Some(area) = inner.areas.find_mut(fault.page) {
+            area.backing
+                .stream
+                .filled(start.page_number(), u64::from(pages), order);
+        }
+        self.vmstat
+            .count_many(VmEvent::AnonFaultAround, u64::from(pages) - 1);
+        self.update_mmu(&inner.table, mm.space(), start, u64::from(pages));
+        Ok(())
+    }
+
+    fn install_anon(
+        &self,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+        va: VirtAddr,
+        pfn: vellum_types::Pfn,
+        anon_vma: u32,
+    ) {
+        self.adopt_anon(pfn, anon_vma, fault.index_of(va));
+        let mut pte = Self::entry(pfn, fault.flags).with(PteFlags::DIRTY);
+        if fault.flags.contains(VmFlags::WRITE) {
+            pte = pte.with(PteFlags::WRITE);
+        }
+        fault.leaf.set(va, pte);
+        inner.rss_add(RssKind::Anon);
+    }
+
+    /// The largest order, up to what the area's stream of faults deserves, whose aligned block
+    /// around the page lies in the area and is still empty. Linux: `alloc_anon_folio`.
+    fn anon_order(&self, inner: &MmInner<'m>, fault: &Fault<'m>) -> Order {
+        let max = self.machine.features().anon_order_max;
+        let Some(area) = inner.areas.find_containing(fault.page) else {
+            return Order::ZERO;
+        };
+        if area.flags.contains(VmFlags::NOHUGEPAGE) || area.flags.contains(VmFlags::RAND_READ) {
+            return Order::ZERO;
+        }
+        let mut order = area
+            .backing
+            .stream
+            .next_order(fault.page.page_number(), max);
+        loop {
+            let start = fault.page.align_down(order.bytes());
+            let inside = start >= fault.range.start()
+                && start
+                    .checked_add(order.bytes())
+                    .is_some_and(|end| end <= fault.range.end());
+            let empty = || {
+                (0..u64::from(order.pages()))
+                    .all(|n| fault.leaf.get(start + n * PAGE_SIZE).is_none())
+            };
+            if inside && empty() {
+                return order;
+            }
+            match order.down() {
+                Some(down) => order = down,
+                None => return Order::ZERO,
+            }
+        }
+    }
+}

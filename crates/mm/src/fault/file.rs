@@ -1,0 +1,143 @@
+//! Faults on pages of a file.
+
+use super::{Fault, FaultOutcome};
+use crate::MmError;
+use crate::backing::is_shmem;
+use crate::context::MmContext;
+use crate::mm::{Mm, MmInner, RssKind};
+use vellum_machine::{Machine, VmEvent};
+use vellum_page::{AllocRequest, OwnedPages};
+use vellum_page_cache::{CacheError, MappingRef, Readahead};
+use vellum_page_table::PteFlags;
+use vellum_types::{Order, PAGE_SIZE, Pfn, VirtAddr, VmFlags};
+
+impl<'m, M: Machine> MmContext<'m, M> {
+    /// Finds or reads the page of the file under a fault. The reference is the caller's.
+    fn file_page(
+        &self,
+        fault: &Fault<'m>,
+        mapping: &MappingRef<'m>,
+    ) -> Result<(Pfn, FaultOutcome), MmError> {
+        let hint = if fault.flags.contains(VmFlags::RAND_READ) {
+            Readahead::Random
+        } else if fault.flags.contains(VmFlags::SEQ_READ) {
+            Readahead::Sequential
+        } else {
+            Readahead::Normal
+        };
+        match mapping.read_page(&self.cache, fault.index, hint) {
+            Ok((pfn, true)) => Ok((pfn, FaultOutcome::Major)),
+            Ok((pfn, false)) => Ok((pfn, FaultOutcome::Minor)),
+            Err(CacheError::OutOfMemory) => Err(MmError::NoMem),
+            Err(CacheError::Io(errno)) => Err(MmError::Io(errno)),
+            Err(CacheError::BeyondEof) => Err(MmError::Fault),
+        }
+    }
+
+    /// `do_read_fault`: the page itself, and around it whatever is cached.
+    pub(super) fn do_read_fault(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+        mapping: &MappingRef<'m>,
+    ) -> Result<FaultOutcome, MmError> {
+        let (pfn, outcome) = self.file_page(fault, mapping)?;
+        self.map_file_page(inner, fault, fault.page, pfn, mapping);
+        let window = fault.window(u64::from(self.machine.features().fault_around_pages));
+        for va in window.pages() {
+            if va == fault.page || !fault.leaf.get(va).is_none() {
+                continue;
+            }
+            if let Some(pfn) = mapping.find_get(fault.index_of(va)) {
+                self.map_file_page(inner, fault, va, pfn, mapping);
+                self.vmstat.count(VmEvent::FaultAround);
+            }
+        }
+        self.update_mmu(&inner.table, mm.space(), window.start(), window.nr_pages());
+        Ok(outcome)
+    }
+
+    /// Installs a read-only entry; the caller's reference becomes the entry's.
+    fn map_file_page(
+        &self,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+        va: VirtAddr,
+        pfn: Pfn,
+        mapping: &MappingRef<'m>,
+    ) {
+        self.rmap_add(pfn);
+        fault.leaf.set(va, Self::entry(pfn, fault.flags));
+        let shmem = is_shmem(mapping.file());
+        inner.rss_add(if shmem { RssKind::Shmem } else { RssKind::File });
+    }
+
+    /// `do_shared_fault`: the page becomes dirty before it becomes writable.
+    pub(super) fn do_shared_fault(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+        mapping: &MappingRef<'m>,
+    ) -> Result<FaultOutcome, MmError> {
+        let (pfn, outcome) = self.file_page(fault, mapping)?;
+        mapping.mark_dirty(&self.cache, fault.index);
+        self.map_file_page(inner, fault, fault.page, pfn, mapping);
+        let pte = fault.leaf.get(fault.page);
+        fault
+            .leaf
+            .set(fault.page, pte.with(PteFlags::WRITE | PteFlags::DIRTY));
+        self.update_mmu(&inner.table, mm.space(), fault.page, 1);
+        Ok(outcome)
+    }
+
+    /// `do_cow_fault`: a private copy at once, without mapping the file's page first.
+    pub(super) fn do_cow_fault(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+        mapping: &MappingRef<'m>,
+    ) -> Result<FaultOutcome, MmError> {
+        let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
+        let copy = OwnedPages::alloc(self.source, AllocRequest::user_movable(Order::ZERO))?;
+        let (pfn, outcome) = self.file_page(fault, mapping)?;
+        self.ram.copy_page(copy.pfn(), pfn);
+        self.put_page(pfn);
+        let copy = copy.into_pfn();
+        self.adopt_anon(copy, anon_vma, fault.index);
+        let pte = Self::entry(copy, fault.flags).with(PteFlags::WRITE | PteFlags::DIRTY);
+        fault.leaf.set(fault.page, pte);
+        inner.rss_add(RssKind::Anon);
+        self.vmstat.count(VmEvent::CowCopy);
+        self.read_around(mm, inner, fault, mapping);
+        Ok(outcome)
+    }
+
+    /// Maps what is cached around a private copy read-only, so that the reads that follow it do
+    /// not fault one by one.
+    fn read_around(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+        mapping: &MappingRef<'m>,
+    ) {
+        let window = fault.window(u64::from(self.machine.features().fault_around_pages));
+        for va in window.pages() {
+            if fault.leaf.get(va).is_none()
+                && let Some(pfn) = mapping.find_get(fault.index_of(va))
+            {
+                self.map_file_page(inner, fault, va, pfn, mapping);
+                self.vmstat.count(VmEvent::FaultAround);
+            }
+        }
+        self.update_mmu(
+            &inner.table,
+            mm.space(),
+            window.start(),
+            window.len() / PAGE_SIZE,
+        );
+    }
+}

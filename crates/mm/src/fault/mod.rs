@@ -1,0 +1,218 @@
+//! Page faults: `handle_mm_fault` and the rules of x86's `do_user_addr_fault`.
+
+mod anon;
+mod cow;
+mod file;
+mod stack;
+
+pub(crate) use stack::STACK_GUARD_GAP;
+
+use crate::MmError;
+use crate::backing::Object;
+use crate::context::{MmContext, is_prot_none};
+use crate::mm::{Area, Mm, MmInner, UserTable};
+use vellum_machine::{Machine, TraceEvent, VmEvent};
+use vellum_page_table::{LeafTable, PteFlags, X86_64FourLevel};
+use vellum_types::{Access, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
+
+/// A fault, as the machine saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultInfo {
+    /// Where.
+    pub addr: VirtAddr,
+    /// By doing what.
+    pub access: Access,
+    /// The stack pointer, if the machine knows it. Linux no longer looks at it for stack growth
+    /// (since 4.20 any access in reach of the limit grows the stack), and neither do we.
+    pub sp: Option<VirtAddr>,
+}
+
+/// `si_code` of a SIGSEGV.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SegvCode {
+    /// Nothing is mapped there.
+    MapErr = 1,
+    /// The area does not allow it.
+    AccErr = 2,
+}
+
+/// How a fault ended. A signal is an answer, not an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultOutcome {
+    /// Served from memory.
+    Minor,
+    /// Served after I/O.
+    Major,
+    /// SIGSEGV.
+    Segv(SegvCode),
+    /// SIGBUS with BUS_ADRERR: past the end of the file, or its page could not be read.
+    Bus,
+    /// There is no frame. The machine frees memory, by killing somebody, and tries again.
+    Oom,
+}
+
+impl FaultOutcome {
+    /// True if the access may be repeated.
+    pub const fn is_served(self) -> bool {
+        matches!(self, Self::Minor | Self::Major)
+    }
+}
+
+/// A fault inside an area that allows it, on its way to a frame. Linux's `vm_fault`.
+pub(crate) struct Fault<'m> {
+    /// Start of the page.
+    pub(crate) page: VirtAddr,
+    pub(crate) access: Access,
+    pub(crate) flags: VmFlags,
+    pub(crate) range: VirtRange,
+    /// The page's offset in the area's object, pages.
+    pub(crate) index: u64,
+    pub(crate) leaf: LeafTable<'m, X86_64FourLevel>,
+}
+
+impl Fault<'_> {
+    pub(crate) fn is_write(&self) -> bool {
+        self.access == Access::Write
+    }
+
+    /// The pages around this one that share its block of `pages` (a power of two), its area and
+    /// its leaf table.
+    pub(crate) fn window(&self, pages: u64) -> VirtRange {
+        let table = LeafTable::<X86_64FourLevel>::ENTRIES as u64 * PAGE_SIZE;
+        let start = self.page.align_down(pages.max(1) * PAGE_SIZE);
+        let end = start
+            .checked_add(pages.max(1) * PAGE_SIZE)
+            .unwrap_or(self.range.end());
+        let floor = self.page.align_down(table).max(self.range.start());
+        let ceiling = (self.page.align_down(table) + table).min(self.range.end());
+        VirtRange::new(start.max(floor), end.min(ceiling))
+            .unwrap_or_else(|| unreachable!("the page itself is inside"))
+    }
+
+    /// The index of another page of the same area.
+    pub(crate) fn index_of(&self, page: VirtAddr) -> u64 {
+        (self.index + page.page_number()).wrapping_sub(self.page.page_number())
+    }
+}
+
+impl<'m, M: Machine> MmContext<'m, M> {
+    /// Serves a fault. On success the entry is right and the machine has been told of it and of
+    /// those filled beside it.
+    pub fn fault(&self, mm: &Mm<'m>, info: FaultInfo) -> FaultOutcome {
+        self.trace.emit(TraceEvent::PageFaultUser {
+            space: mm.space(),
+            address: info.addr,
+            access: info.access,
+        });
+        self.fault_locked(mm, &mut mm.lock(), info.addr, info.access)
+    }
+
+    pub(crate) fn fault_locked(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        addr: VirtAddr,
+        access: Access,
+    ) -> FaultOutcome {
+        self.vmstat.count(VmEvent::PgFault);
+        if let Err(code) = self.area_for(inner, addr) {
+            return FaultOutcome::Segv(code);
+        }
+        let Some(area) = inner.areas.find_containing(addr) else {
+            return FaultOutcome::Segv(SegvCode::MapErr);
+        };
+        if !area.flags.allows(access) || area.flags.contains(VmFlags::PFNMAP) {
+            return FaultOutcome::Segv(SegvCode::AccErr);
+        }
+        let (flags, range, index) = (area.flags, area.range(), index_in(area, addr));
+        let leaf = match inner.table.leaf_or_alloc(addr) {
+            Ok(leaf) => leaf,
+            Err(_) => return FaultOutcome::Oom,
+        };
+        let fault = Fault {
+            page: addr.page_down(),
+            access,
+            flags,
+            range,
+            index,
+            leaf,
+        };
+        match self.handle(mm, inner, &fault) {
+            Ok(outcome) => {
+                if outcome == FaultOutcome::Major {
+                    self.vmstat.count(VmEvent::PgMajFault);
+                }
+                outcome
+            }
+            Err(MmError::NoMem) => FaultOutcome::Oom,
+            Err(_) => FaultOutcome::Bus,
+        }
+    }
+
+    /// Makes sure that an area holds `addr`, growing a stack down to it if the rules allow.
+    fn area_for(&self, inner: &mut MmInner<'m>, addr: VirtAddr) -> Result<(), SegvCode> {
+        match inner.areas.find(addr) {
+            Some(area) if area.start() <= addr => Ok(()),
+            Some(area) if area.flags.contains(VmFlags::GROWSDOWN) => {
+                let start = area.start();
+                self.expand_stack(inner, start, addr)
+                    .map_err(|_| SegvCode::MapErr)
+            }
+            _ => Err(SegvCode::MapErr),
+        }
+    }
+
+    fn handle(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+    ) -> Result<FaultOutcome, MmError> {
+        let pte = fault.leaf.get(fault.page);
+        if pte.is_none() {
+            let mapping = inner.areas.find_containing(fault.page).and_then(|area| {
+                match &area.backing.object {
+                    Object::File(mapping) => Some(mapping.clone()),
+                    _ => None,
+                }
+            });
+            return match mapping {
+                None => self.do_anonymous(mm, inner, fault),
+                Some(mapping) if !fault.is_write() => {
+                    self.do_read_fault(mm, inner, fault, &mapping)
+                }
+                Some(mapping) if fault.flags.contains(VmFlags::SHARED) => {
+                    self.do_shared_fault(mm, inner, fault, &mapping)
+                }
+                Some(mapping) => self.do_cow_fault(mm, inner, fault, &mapping),
+            };
+        }
+        if is_prot_none(pte) {
+            // mprotect rewrites every entry of the areas it opens, so none is left behind.
+            return Ok(FaultOutcome::Segv(SegvCode::AccErr));
+        }
+        if fault.is_write() && !pte.flags().contains(PteFlags::WRITE) {
+            return self.do_wp_page(mm, inner, fault, pte);
+        }
+        self.vmstat.count(VmEvent::SpuriousFault);
+        let mut bits = PteFlags::ACCESSED;
+        if fault.is_write() {
+            bits |= PteFlags::DIRTY;
+        }
+        fault.leaf.set(fault.page, pte.with(bits));
+        self.refill(&inner.table, mm, fault);
+        Ok(FaultOutcome::Minor)
+    }
+
+    /// Loads the machine's TLB again for a page and what is present around it.
+    fn refill(&self, table: &UserTable<'m>, mm: &Mm<'m>, fault: &Fault<'m>) {
+        let pages = u64::from(self.machine.features().fault_around_pages);
+        let window = fault.window(pages);
+        self.update_mmu(table, mm.space(), window.start(), window.nr_pages());
+    }
+}
+
+/// The page offset of `addr` in the area's object.
+pub(crate) fn index_in(area: &Area<'_>, addr: VirtAddr) -> u64 {
+    area.pgoff() + (addr.page_number() - area.start().page_number())
+}

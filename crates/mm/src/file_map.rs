@@ -1,0 +1,172 @@
+//! Where a file's pages are mapped, and taking them from there.
+//!
+//! The walk visits the areas of every address space that may map the file, which costs in
+//! proportion to all areas. It is taken only if somebody maps the file at all.
+
+use crate::MmError;
+use crate::backing::is_shmem;
+use crate::context::MmContext;
+use crate::mm::{Area, MmRef};
+use vellum_machine::Machine;
+use vellum_object::KArc;
+use vellum_page_cache::MappingRef;
+use vellum_page_table::PteFlags;
+use vellum_types::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
+
+/// The addresses at which `area` shows the pages `first..=last` of `mapping`.
+fn shown<'m>(
+    area: &Area<'m>,
+    mapping: &MappingRef<'m>,
+    first: u64,
+    last: u64,
+) -> Option<VirtRange> {
+    if !area
+        .backing
+        .mapping()
+        .is_some_and(|m| KArc::ptr_eq(m, mapping))
+    {
+        return None;
+    }
+    let pgoff = area.pgoff();
+    let end = pgoff + area.range().nr_pages();
+    let from = first.max(pgoff);
+    let to = last.saturating_add(1).min(end);
+    if from >= to {
+        return None;
+    }
+    let at = |index: u64| VirtAddr::from_page_number(area.start().page_number() + (index - pgoff));
+    VirtRange::new(at(from), at(to))
+}
+
+impl<'m, M: Machine> MmContext<'m, M> {
+    /// Calls `each` for every piece of an address space that shows pages `first..=last`.
+    fn for_each_view(
+        &self,
+        mapping: &MappingRef<'m>,
+        first: u64,
+        last: u64,
+        each: &mut dyn FnMut(&MmRef<'m>, VirtRange),
+    ) {
+        // Two: the cache's table and our caller. An area would make it three.
+        if KArc::strong_count(mapping) <= 2 {
+            return;
+        }
+        self.for_each_mm(&mut |mm| {
+            let mut at = VirtAddr::ZERO;
+            loop {
+                let found = {
+                    let inner = mm.lock();
+                    let mut areas = inner.areas.overlapping(inner.user_range());
+                    areas
+                        .by_ref()
+                        .filter(|area| area.start() >= at)
+                        .find_map(|area| Some((area.end(), shown(area, mapping, first, last)?)))
+                };
+                let Some((next, view)) = found else {
+                    return true;
+                };
+                each(mm, view);
+                at = next;
+            }
+        });
+    }
+
+    /// Takes the pages `first..=last` of a file out of every address space, private copies of them
+    /// too, as truncation asks. Linux: `unmap_mapping_range` with `even_cows`.
+    pub(crate) fn unmap_mapping(&self, mapping: &MappingRef<'m>, first: u64, last: u64) {
+        self.for_each_view(mapping, first, last, &mut |mm, view| {
+            let mut inner = mm.lock();
+            let mut gather = self.gather(mm.space());
+            self.zap(&mut inner, view, &mut gather);
+        });
+    }
+
+    /// Makes every shared entry of the pages `first..=last` read-only and clean, so that the next
+    /// write is seen. Linux: `folio_mkclean`.
+    pub(crate) fn mkclean(&self, mapping: &MappingRef<'m>, first: u64, last: u64) {
+        self.for_each_view(mapping, first, last, &mut |mm, view| {
+            let inner = mm.lock();
+            let shared = inner
+                .areas
+                .find_containing(view.start())
+                .is_some_and(|area| area.flags.contains(VmFlags::SHARED));
+            if !shared {
+                return;
+            }
+            let mut changed: Option<VirtRange> = None;
+            for (leaf, part) in inner.table.leaves(view) {
+                for va in part.pages() {
+                    let pte = leaf.get(va);
+                    if pte.is_present() && pte.flags().contains(PteFlags::WRITE) {
+                        leaf.set(va, pte.without(PteFlags::WRITE | PteFlags::DIRTY));
+                        let start = changed.map_or(va, |range| range.start());
+                        changed = VirtRange::new(start, va + PAGE_SIZE);
+                    }
+                }
+            }
+            if let Some(range) = changed {
+                self.machine.wrprotect_range(mm.space(), range);
+                self.machine.flush_wait(mm.space());
+            }
+        });
+    }
+
+    /// Writes the dirty pages of `len` bytes from `offset` to the file's store.
+    ///
+    /// # Errors
+    /// Io: this write's, or one that nobody was told of yet.
+    pub fn writeback(
+        &self,
+        mapping: &MappingRef<'m>,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), MmError> {
+        if is_shmem(mapping.file()) || mapping.nr_dirty() == 0 {
+            return Ok(mapping.check_error()?);
+        }
+        let first = offset >> PAGE_SHIFT;
+        let last = offset.saturating_add(len.max(1) - 1) >> PAGE_SHIFT;
+        self.mkclean(mapping, first, last);
+        mapping.writeback(&self.cache, first, last, &mut |_, _| {})?;
+        Ok(())
+    }
+
+    /// Writes every dirty page of every file.
+    ///
+    /// # Errors
+    /// The first error; the other files are written all the same.
+    pub fn writeback_all(&self) -> Result<(), MmError> {
+        let mut result = Ok(());
+        self.cache.for_each_mapping(&mut |mapping| {
+            if let Err(error) = self.writeback(mapping, 0, u64::MAX) {
+                result = result.and(Err(error));
+            }
+        });
+        result
+    }
+
+    /// The file now has `size` bytes: unmaps and drops what lies past it.
+    pub fn truncate(&self, mapping: &MappingRef<'m>, size: u64) {
+        mapping.truncate(&self.cache, size, &mut |first, last| {
+            self.unmap_mapping(mapping, first, last)
+        });
+    }
+
+    /// The file now has a hole there: whole pages are unmapped and dropped, partial ones zeroed.
+    pub fn punch(&self, mapping: &MappingRef<'m>, offset: u64, len: u64) {
+        mapping.punch(&self.cache, offset, len, &mut |first, last| {
+            self.unmap_mapping(mapping, first, last);
+        });
+    }
+
+    /// The store changed behind our back: reads it again, in place where a page is mapped.
+    ///
+    /// # Errors
+    /// Io for a page that is still mapped and could not be read; it keeps what it had.
+    pub fn invalidate(&self, mapping: &MappingRef<'m>) -> Result<(), MmError> {
+        mapping.invalidate(&self.cache, &mut |first, last| {
+            self.unmap_mapping(mapping, first, last)
+        })?;
+        Ok(())
+    }
+}

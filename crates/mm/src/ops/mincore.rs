@@ -1,0 +1,61 @@
+//! mincore(2). Linux: `mm/mincore.c`.
+
+use super::page_align;
+use crate::MmError;
+use crate::context::{MmContext, has_frame};
+use crate::mm::Mm;
+use vellum_machine::Machine;
+use vellum_types::{PAGE_SIZE, VirtAddr, VirtRange};
+
+impl<'m, M: Machine> MmContext<'m, M> {
+    /// Writes one byte for each page of `[addr, addr + len)` to the program's memory at `vec`: 1
+    /// if it is resident.
+    ///
+    /// # Errors
+    /// As mincore(2): Inval, Fault for a bad vector, NoMem for a hole.
+    pub fn mincore(&self, mm: &Mm<'m>, addr: u64, len: u64, vec: u64) -> Result<(), MmError> {
+        if addr % PAGE_SIZE != 0 {
+            return Err(MmError::Inval);
+        }
+        let layout = mm.layout();
+        if addr
+            .checked_add(len)
+            .is_none_or(|end| end > layout.task_size)
+        {
+            return Err(MmError::NoMem);
+        }
+        let pages = page_align(len) / PAGE_SIZE;
+        let mut buffer = [0u8; 256];
+        let mut done = 0;
+        while done < pages {
+            let count = (pages - done).min(buffer.len() as u64);
+            let start = VirtAddr::new(addr + done * PAGE_SIZE);
+            let range = VirtRange::from_len(start, count * PAGE_SIZE).ok_or(MmError::NoMem)?;
+            let out = &mut buffer[..count as usize];
+            self.residency(mm, range, out)?;
+            let to = VirtAddr::new(vec.checked_add(done).ok_or(MmError::Fault)?);
+            self.copy_to_user(mm, to, out).map_err(|_| MmError::Fault)?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn residency(&self, mm: &Mm<'m>, range: VirtRange, out: &mut [u8]) -> Result<(), MmError> {
+        let inner = mm.lock();
+        for (va, slot) in range.pages().zip(out) {
+            let area = inner.areas.find_containing(va).ok_or(MmError::NoMem)?;
+            let mapped = inner
+                .table
+                .leaf(va)
+                .is_some_and(|leaf| has_frame(leaf.get(va)));
+            let cached = || {
+                let mapping = area.backing.mapping()?;
+                let pfn = mapping.find_get(crate::fault::index_in(area, va))?;
+                self.put_page(pfn);
+                Some(())
+            };
+            *slot = u8::from(mapped || cached().is_some());
+        }
+        Ok(())
+    }
+}
