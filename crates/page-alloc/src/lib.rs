@@ -87,5 +87,6 @@ mod zone;
 pub use allocator::{PAGE_POISON, PageAllocator};
 pub use boot::BootError;
 pub use frames::PAGEBLOCK_ORDER;
+pub use place::place_at_boot;
 pub use watermark::Watermarks;
 pub use zone::ZoneInfo;

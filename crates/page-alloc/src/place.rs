@@ -79,3 +79,14 @@ impl<'m> Storage<'m> {
         unsafe { place.as_ref() }
     }
 }
+
+/// Moves `value` into memory taken from `memblock`, for the few structures that are older than
+/// every allocator. `None` if there is no room.
+pub fn place_at_boot<'m, T: Sync + 'm>(
+    ram: DirectMap<'m>,
+    memblock: &mut MemBlock,
+    value: T,
+) -> Option<&'m T> {
+    let bytes = (size_of::<T>() as u64).max(1);
+    Some(Storage::take(ram, memblock, bytes)?.into_value(value))
+}
