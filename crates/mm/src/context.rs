@@ -108,6 +108,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         self.vmstat
     }
 
+    /// Where events go.
+    pub const fn trace(&self) -> Trace<'m> {
+        self.trace
+    }
+
     /// The page cache.
     pub const fn cache(&self) -> &PageCache<'m> {
         &self.cache

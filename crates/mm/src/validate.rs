@@ -29,6 +29,20 @@ pub struct AreaUsage {
     pub pss_parts: u64,
 }
 
+impl AreaUsage {
+    /// Adds another range's numbers.
+    pub fn add(&mut self, other: &Self) {
+        self.rss += other.rss;
+        self.anonymous += other.anonymous;
+        self.shared_clean += other.shared_clean;
+        self.shared_dirty += other.shared_dirty;
+        self.private_clean += other.private_clean;
+        self.private_dirty += other.private_dirty;
+        self.referenced += other.referenced;
+        self.pss_parts += other.pss_parts;
+    }
+}
+
 impl<'m, M: Machine> MmContext<'m, M> {
     /// Checks an address space against its own records and the memmap.
     ///

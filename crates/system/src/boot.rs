@@ -1,0 +1,150 @@
+//! From a memory map to a running system.
+
+use crate::System;
+use vellum_machine::{Machine, MemoryKind, MemoryRegion, Trace, VmStat};
+use vellum_memblock::{MemBlock, MemBlockError};
+use vellum_mm::{MmCaches, MmContext, MmParts, ShmemStore};
+use vellum_page_alloc::{PageAllocator, place_at_boot};
+use vellum_page_cache::{BackingStore, PageCache};
+use vellum_slab::SlabAllocator;
+use vellum_types::OutOfMemory;
+use vellum_vma::VmaCaches;
+
+/// The least RAM, in bytes, that boots and leaves room for a program.
+pub const MIN_RAM: u64 = 4 << 20;
+
+/// Choices at boot.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemConfig<'m> {
+    /// Where events go.
+    pub trace: Trace<'m>,
+    /// `vm.max_map_count`: areas in one address space.
+    pub max_map_count: u32,
+}
+
+impl Default for SystemConfig<'_> {
+    fn default() -> Self {
+        Self {
+            trace: Trace::OFF,
+            max_map_count: 65530,
+        }
+    }
+}
+
+/// Why a machine cannot be booted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BootError {
+    /// Less usable memory than [`MIN_RAM`].
+    TooSmall {
+        /// Bytes that are usable.
+        have: u64,
+        /// Bytes that it takes.
+        least: u64,
+    },
+    /// The memory map has more pieces than boot memory can list.
+    MemoryMap(MemBlockError),
+    /// The allocator refused the memory.
+    Pages(vellum_page_alloc::BootError),
+    /// Memory ended before the system was up.
+    OutOfMemory,
+}
+
+impl core::fmt::Display for BootError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooSmall { have, least } => {
+                write!(
+                    f,
+                    "{have} bytes of RAM are too few to boot; the least is {least}"
+                )
+            }
+            Self::MemoryMap(error) => write!(f, "memory map: {error:?}"),
+            Self::Pages(error) => write!(f, "page allocator: {error}"),
+            Self::OutOfMemory => f.write_str("out of memory during boot"),
+        }
+    }
+}
+
+impl core::error::Error for BootError {}
+
+impl From<OutOfMemory> for BootError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// Usable memory first, then what is reserved: the order of the map does not matter.
+fn read_map(map: &[MemoryRegion]) -> Result<MemBlock, BootError> {
+    let mut memblock = MemBlock::new();
+    for region in map.iter().filter(|r| r.kind == MemoryKind::Usable) {
+        memblock
+            .add(region.range, region.node)
+            .map_err(BootError::MemoryMap)?;
+    }
+    for region in map.iter().filter(|r| r.kind == MemoryKind::Reserved) {
+        memblock
+            .reserve(region.range)
+            .map_err(BootError::MemoryMap)?;
+    }
+    Ok(memblock)
+}
+
+impl<'m, M: Machine> System<'m, M> {
+    /// Boots `machine`, with `store` behind its files.
+    ///
+    /// # Errors
+    /// See [`BootError`].
+    pub fn boot(
+        machine: &'m M,
+        store: &'m dyn BackingStore,
+        config: SystemConfig<'m>,
+    ) -> Result<Self, BootError> {
+        let ram = machine.direct_map();
+        let mut memblock = read_map(machine.memory_map())?;
+        let have = memblock.memory_bytes();
+        if have < MIN_RAM {
+            return Err(BootError::TooSmall {
+                have,
+                least: MIN_RAM,
+            });
+        }
+        let vmstat =
+            place_at_boot(ram, &mut memblock, VmStat::new()).ok_or(BootError::OutOfMemory)?;
+        let store = place_at_boot(ram, &mut memblock, ShmemStore::new(store))
+            .ok_or(BootError::OutOfMemory)?;
+        let pages =
+            PageAllocator::boot(ram, memblock, vmstat, config.trace).map_err(BootError::Pages)?;
+        let slab = SlabAllocator::boot(pages, vmstat)?;
+        let caches = MmCaches {
+            areas: VmaCaches {
+                areas: slab.typed_box("vm_area_struct")?,
+                leaves: slab.typed_box("vma_leaf")?,
+                inners: slab.typed_box("vma_inner")?,
+            },
+            anon_vma: slab.typed_arc("anon_vma")?,
+            mm: slab.typed_arc("mm_struct")?,
+            spaces: slab.typed_box("mm_table_node")?,
+        };
+        let cache = PageCache::new(
+            store,
+            pages,
+            vmstat,
+            config.trace,
+            slab.typed_box("radix_tree_node")?,
+            slab.typed_arc("address_space")?,
+            slab.typed_box("file_table_node")?,
+        );
+        slab.shrink();
+        let free_at_boot = pages.nr_free_pages();
+        let context = MmContext::new(MmParts {
+            machine,
+            source: pages,
+            vmstat,
+            trace: config.trace,
+            cache,
+            caches,
+            max_map_count: config.max_map_count,
+        })?;
+        Ok(Self::assemble(context, pages, slab, free_at_boot))
+    }
+}

@@ -1,0 +1,94 @@
+//! The whole.
+
+use core::ops::Deref;
+use vellum_machine::Machine;
+use vellum_mm::{Mm, MmContext, MmError};
+use vellum_page_alloc::PageAllocator;
+use vellum_page_cache::MappingRef;
+use vellum_slab::SlabAllocator;
+use vellum_types::FileId;
+
+/// A virtual-memory system on machine `M`.
+pub struct System<'m, M: Machine> {
+    context: MmContext<'m, M>,
+    pages: &'m PageAllocator<'m>,
+    slab: &'m SlabAllocator<'m>,
+    /// Free pages before the first address space: what must be free again at the end.
+    free_at_boot: u64,
+}
+
+/// The operations on address spaces are the context's; a system adds to them.
+impl<'m, M: Machine> Deref for System<'m, M> {
+    type Target = MmContext<'m, M>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.context
+    }
+}
+
+impl<'m, M: Machine> System<'m, M> {
+    pub(crate) fn assemble(
+        context: MmContext<'m, M>,
+        pages: &'m PageAllocator<'m>,
+        slab: &'m SlabAllocator<'m>,
+        free_at_boot: u64,
+    ) -> Self {
+        Self {
+            context,
+            pages,
+            slab,
+            free_at_boot,
+        }
+    }
+
+    /// The frames.
+    pub const fn pages(&self) -> &'m PageAllocator<'m> {
+        self.pages
+    }
+
+    /// The objects.
+    pub const fn slab(&self) -> &'m SlabAllocator<'m> {
+        self.slab
+    }
+
+    pub(crate) const fn free_at_boot(&self) -> u64 {
+        self.free_at_boot
+    }
+
+    pub(crate) fn into_context(self) -> MmContext<'m, M> {
+        self.context
+    }
+
+    /// The pages of a file, made known at the first call.
+    ///
+    /// # Errors
+    /// NoMem.
+    pub fn mapping(&self, file: FileId) -> Result<MappingRef<'m>, MmError> {
+        Ok(self.context.cache().mapping(file)?)
+    }
+
+    /// The pages of a file, if they are known.
+    pub fn find_mapping(&self, file: FileId) -> Option<MappingRef<'m>> {
+        self.context.cache().find(file)
+    }
+
+    /// Checks every structure of the system, and each address space.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn validate_all(&self) -> Result<(), &'static str> {
+        self.pages.validate()?;
+        self.slab.validate()?;
+        self.context.cache().validate()?;
+        let mut result = Ok(());
+        self.context.for_each_mm(&mut |mm| {
+            result = self.validate_mm(mm);
+            result.is_ok()
+        });
+        result
+    }
+
+    fn validate_mm(&self, mm: &Mm<'m>) -> Result<(), &'static str> {
+        self.context.validate(mm)
+    }
+}
