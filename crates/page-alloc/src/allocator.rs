@@ -8,7 +8,7 @@ use crate::watermark::{self, Level, Reserves};
 use crate::zone::{Zone, ZoneInfo};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vellum_machine::{DirectMap, Trace, TraceEvent, VmEvent, VmItem, VmStat};
-use vellum_page::{AllocRequest, Memmap, PageSource, PageState};
+use vellum_page::{AllocRequest, Memmap, Page, PageSource, PageState};
 use vellum_types::{GfpFlags, MigrateType, Order, OutOfMemory, PAGE_SIZE, Pfn, ZoneType};
 
 /// What freed pages are filled with when [`PageAllocator::set_poison`] is on. Linux's `PAGE_POISON`.
@@ -123,54 +123,78 @@ impl<'m> PageAllocator<'m> {
         self.poison.store(on, Ordering::Relaxed);
     }
 
-    #[inline]
+    /// Takes a block from the first zone that may and can give one.
+    #[inline(always)]
     fn take_block(&self, order: Order, gfp: GfpFlags) -> Option<Pfn> {
+        self.take_above(Level::Low, order, gfp)
+            .or_else(|| cold_path(|| self.take_above(Level::Min, order, gfp)))
+    }
+
+    #[inline(always)]
+    fn take_above(&self, level: Level, order: Order, gfp: GfpFlags) -> Option<Pfn> {
         let highest = gfp.highest_zone();
         let migrate_type = gfp.migrate_type();
         let reserves = Reserves::of(gfp);
-        for level in [Level::Low, Level::Min] {
-            for zone in self.node.zonelist(highest) {
-                let mut state = zone.lock();
-                let reserve = zone.lowmem_reserve[highest.index()];
-                let free = state.areas.pages();
-                if !watermark::allows(&state.marks, level, reserves, reserve, free, order) {
-                    continue;
-                }
-                let Some(pfn) = state.areas.take(&self.frames, order, migrate_type) else {
-                    continue;
-                };
-                // Still under the lock: nobody may see a Free page that is on no list.
-                let page = self.frames.page(pfn);
-                page.set_owner(0);
-                page.set_refcount(1);
-                page.set_state_order(PageState::Allocated, order);
-                drop(state);
-                self.vmstat
-                    .count_many(alloc_event(zone.zone_type), u64::from(order.pages()));
-                return Some(pfn);
+        let frames = self.frames;
+        for zone in self.node.zonelist(highest) {
+            let mut state = zone.lock();
+            let reserve = zone.lowmem_reserve[highest.index()];
+            let free = state.areas.pages();
+            if !watermark::allows(&state.marks, level, reserves, reserve, free, order) {
+                continue;
             }
+            let Some(pfn) = state.areas.take(frames, order, migrate_type) else {
+                continue;
+            };
+            // Still under the lock: nobody may see a Free page that is on no list.
+            let page = frames.page(pfn);
+            page.set_owner(0);
+            page.set_refcount(1);
+            page.set_state_order(PageState::Allocated, order);
+            drop(state);
+            self.vmstat
+                .count_many(alloc_event(zone.zone_type), u64::from(order.pages()));
+            self.vmstat
+                .sub(VmItem::NrFreePages, u64::from(order.pages()));
+            return Some(pfn);
         }
         None
     }
 
-    /// Wipes what the owner wrote into the descriptors, all but the state of the first.
-    #[inline]
-    fn reset(&self, pfn: Pfn, order: Order) {
-        let mut at = 0;
-        loop {
-            let page = self.frames.page(pfn + at);
-            page.set_refcount(0);
-            page.set_mapcount(0);
-            page.set_index(0);
-            if at != 0 {
-                page.set_owner(0);
-                page.set_state(PageState::Tail);
-            }
-            at += 1;
-            if at == order.pages() {
-                break;
-            }
+    /// As `take_block`; kept out of line so that the path for single pages stays short.
+    #[inline(never)]
+    fn take_large(&self, order: Order, gfp: GfpFlags) -> Option<Pfn> {
+        self.take_block(order, gfp)
+    }
+
+    /// Takes back the block at `pfn`, which is allocated and of `order`.
+    #[inline(always)]
+    fn give_block(&self, pfn: Pfn, order: Order) {
+        let frames = self.frames;
+        if self.poison.load(Ordering::Relaxed) {
+            self.ram.fill_pages(pfn, order.pages(), PAGE_POISON);
         }
+        // Before the lock: the frames are the caller's alone until they are on a list.
+        wipe(frames.page(pfn));
+        for at in 1..order.pages() {
+            let page = frames.page(pfn + at);
+            wipe(page);
+            page.set_owner(0);
+            page.set_state(PageState::Tail);
+        }
+        self.vmstat
+            .count_many(VmEvent::PgFree, u64::from(order.pages()));
+        // Before the block can be taken again, so that the counter never drops below zero.
+        self.vmstat
+            .add(VmItem::NrFreePages, u64::from(order.pages()));
+        let zone = self.node.zone_of(pfn);
+        zone.lock().areas.give(frames, pfn, order, ListEnd::Head);
+    }
+
+    /// As `give_block`; kept out of line so that the path for single pages stays short.
+    #[inline(never)]
+    fn give_large(&self, pfn: Pfn, order: Order) {
+        self.give_block(pfn, order);
     }
 
     /// The order of the allocated block at `pfn`.
@@ -189,6 +213,13 @@ impl<'m> PageAllocator<'m> {
     }
 }
 
+impl core::fmt::Debug for PageAllocator<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (free, managed) = (self.nr_free_pages(), self.managed_pages());
+        write!(f, "PageAllocator({free} of {managed} pages free)")
+    }
+}
+
 impl PageSource for PageAllocator<'_> {
     #[inline]
     fn alloc_pages(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory> {
@@ -196,9 +227,12 @@ impl PageSource for PageAllocator<'_> {
         if self.fail.trips() {
             return Err(OutOfMemory);
         }
-        let pfn = self.take_block(order, gfp).ok_or(OutOfMemory)?;
-        self.vmstat
-            .sub(VmItem::NrFreePages, u64::from(order.pages()));
+        let pfn = if order == Order::ZERO {
+            self.take_block(Order::ZERO, gfp)
+        } else {
+            self.take_large(order, gfp)
+        }
+        .ok_or(OutOfMemory)?;
         if gfp.contains(GfpFlags::ZERO) {
             self.ram.fill_pages(pfn, order.pages(), 0);
         }
@@ -215,20 +249,12 @@ impl PageSource for PageAllocator<'_> {
     #[inline]
     fn free_pages(&self, pfn: Pfn) {
         let order = self.allocated_order(pfn);
-        let pages = u64::from(order.pages());
-        if self.poison.load(Ordering::Relaxed) {
-            self.ram.fill_pages(pfn, order.pages(), PAGE_POISON);
-        }
-        // Before the lock: the frames are the caller's alone until they are on a list.
-        self.reset(pfn, order);
         self.trace.emit(TraceEvent::MmPageFree { pfn, order });
-        self.vmstat.count_many(VmEvent::PgFree, pages);
-        // Before the block can be taken again, so that the counter never drops below zero.
-        self.vmstat.add(VmItem::NrFreePages, pages);
-        let zone = self.node.zone_of(pfn);
-        zone.lock()
-            .areas
-            .give(&self.frames, pfn, order, ListEnd::Head);
+        if order == Order::ZERO {
+            self.give_block(pfn, Order::ZERO);
+        } else {
+            self.give_large(pfn, order);
+        }
     }
 
     fn split_page(&self, pfn: Pfn) {
@@ -247,6 +273,21 @@ impl PageSource for PageAllocator<'_> {
     fn ram(&self) -> DirectMap<'_> {
         self.ram
     }
+}
+
+/// Clears what an owner wrote into a descriptor, all but state and owner word.
+#[inline]
+fn wipe(page: &Page) {
+    page.set_refcount(0);
+    page.set_mapcount(0);
+    page.set_index(0);
+}
+
+/// Calls `f` in a way that tells the compiler how seldom this happens.
+#[cold]
+#[inline(never)]
+fn cold_path<T>(f: impl FnOnce() -> T) -> T {
+    f()
 }
 
 const fn alloc_event(zone_type: ZoneType) -> VmEvent {

@@ -73,7 +73,7 @@ impl<'m> PageAllocator<'m> {
         let pageblocks = pageblocks.into_bytes(nr_pageblocks, MigrateType::Movable as u8);
         let frames = Frames::new(descriptors.into_memmap(span), pageblocks);
 
-        let node = populate(&frames, memblock.hand_over());
+        let node = populate(frames, memblock.hand_over());
         let free = node.zones().map(|zone| zone.managed).sum();
         vmstat.add(VmItem::NrFreePages, free);
         let allocator = Self::new(node, frames, ram, vmstat, trace);
@@ -83,7 +83,7 @@ impl<'m> PageAllocator<'m> {
 }
 
 /// Frees all memory that boot left over.
-fn populate(frames: &Frames<'_>, memory: HandOver) -> Node {
+fn populate(frames: Frames<'_>, memory: HandOver) -> Node {
     let mut node = Node::new();
     for region in memory.memory() {
         if let Some(range) = region.range.whole_frames() {
@@ -98,7 +98,7 @@ fn populate(frames: &Frames<'_>, memory: HandOver) -> Node {
 }
 
 /// Frees a run of frames in blocks as large as alignment allows, lowest first on the lists.
-fn free_range(node: &mut Node, frames: &Frames<'_>, range: PfnRange) {
+fn free_range(node: &mut Node, frames: Frames<'_>, range: PfnRange) {
     for pfn in range.iter() {
         frames.page(pfn).set_state(PageState::Tail);
     }

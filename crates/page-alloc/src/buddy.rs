@@ -13,7 +13,7 @@ impl FreeAreas {
     #[inline]
     pub(crate) fn take(
         &mut self,
-        frames: &Frames<'_>,
+        frames: Frames<'_>,
         order: Order,
         migrate_type: MigrateType,
     ) -> Option<Pfn> {
@@ -31,11 +31,12 @@ impl FreeAreas {
     #[inline]
     pub(crate) fn take_from(
         &mut self,
-        frames: &Frames<'_>,
+        frames: Frames<'_>,
         from: Order,
         to: Order,
         migrate_type: MigrateType,
     ) -> Pfn {
+        self.count_taken(to);
         let pfn = self.list(from, migrate_type).head;
         self.unlink(frames, pfn, from);
         let mut order = from;
@@ -58,7 +59,8 @@ impl FreeAreas {
     ///
     /// The frames of the block must not be Free; those behind the first must be Tail.
     #[inline]
-    pub(crate) fn give(&mut self, frames: &Frames<'_>, pfn: Pfn, order: Order, end: ListEnd) {
+    pub(crate) fn give(&mut self, frames: Frames<'_>, pfn: Pfn, order: Order, end: ListEnd) {
+        self.count_given(order);
         let migrate_type = frames.migrate_type(pfn);
         let (mut pfn, mut order) = (pfn, order);
         while let Some(up) = order.up() {

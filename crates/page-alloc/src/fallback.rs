@@ -26,7 +26,7 @@ const fn lenders(to: MigrateType) -> [MigrateType; 2] {
 #[cold]
 pub(crate) fn take(
     areas: &mut FreeAreas,
-    frames: &Frames<'_>,
+    frames: Frames<'_>,
     order: Order,
     migrate_type: MigrateType,
 ) -> Option<Pfn> {
@@ -54,7 +54,7 @@ fn worth_claiming(order: Order, migrate_type: MigrateType) -> bool {
 /// Moves a pageblock with a free block of at least `order` to `migrate_type`. True on success.
 fn claim_largest(
     areas: &mut FreeAreas,
-    frames: &Frames<'_>,
+    frames: Frames<'_>,
     order: Order,
     migrate_type: MigrateType,
 ) -> bool {
@@ -76,7 +76,7 @@ fn claim_largest(
 /// Claims what surrounds the free block at `pfn`, unless too much of it is in foreign use.
 fn claim(
     areas: &mut FreeAreas,
-    frames: &Frames<'_>,
+    frames: Frames<'_>,
     pfn: Pfn,
     order: Order,
     migrate_type: MigrateType,
@@ -114,7 +114,7 @@ struct PageblockUsage {
 }
 
 impl PageblockUsage {
-    fn of(frames: &Frames<'_>, pfn: Pfn) -> Self {
+    fn of(frames: Frames<'_>, pfn: Pfn) -> Self {
         let mut usage = Self::default();
         for_free_blocks(frames, pfn, |_, order| usage.free += order.pages());
         let present = frames.pageblock_frames(pfn);
@@ -129,7 +129,7 @@ impl PageblockUsage {
 }
 
 /// Visits the free blocks inside the pageblock around `pfn`, none of which may be larger than it.
-fn for_free_blocks(frames: &Frames<'_>, pfn: Pfn, mut visit: impl FnMut(Pfn, Order)) {
+fn for_free_blocks(frames: Frames<'_>, pfn: Pfn, mut visit: impl FnMut(Pfn, Order)) {
     let Some(range) = frames.pageblock_frames(pfn) else {
         return;
     };

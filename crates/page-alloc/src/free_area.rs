@@ -32,7 +32,7 @@ impl FreeList {
     };
 
     #[inline]
-    fn push(&mut self, frames: &Frames<'_>, pfn: Pfn, end: ListEnd) {
+    fn push(&mut self, frames: Frames<'_>, pfn: Pfn, end: ListEnd) {
         let page = frames.page(pfn);
         match end {
             ListEnd::Head => {
@@ -60,7 +60,7 @@ impl FreeList {
     }
 
     #[inline]
-    fn unlink(&mut self, frames: &Frames<'_>, pfn: Pfn) {
+    fn unlink(&mut self, frames: Frames<'_>, pfn: Pfn) {
         let page = frames.page(pfn);
         let (prev, next) = (page.prev(), page.next());
         if prev == Pfn::NONE {
@@ -118,11 +118,23 @@ impl FreeAreas {
         Order::new(large_enough.trailing_zeros() as u8)
     }
 
-    /// Makes the block free and puts it on its list.
+    /// Notes that so many pages were allocated.
+    #[inline]
+    pub(crate) fn count_taken(&mut self, order: Order) {
+        self.pages -= u64::from(order.pages());
+    }
+
+    /// Notes that so many pages were freed.
+    #[inline]
+    pub(crate) fn count_given(&mut self, order: Order) {
+        self.pages += u64::from(order.pages());
+    }
+
+    /// Puts a block on its list. Its frames are counted as free already.
     #[inline]
     pub(crate) fn push(
         &mut self,
-        frames: &Frames<'_>,
+        frames: Frames<'_>,
         pfn: Pfn,
         order: Order,
         migrate_type: MigrateType,
@@ -133,19 +145,17 @@ impl FreeAreas {
         page.set_state_order(PageState::Free, order);
         self.lists[order.index()][migrate_type.index()].push(frames, pfn, end);
         self.nonempty[migrate_type.index()] |= 1 << order.as_u8();
-        self.pages += u64::from(order.pages());
     }
 
-    /// Takes a free block off its list. The caller sets its state.
+    /// Takes a block off its list. The caller sets its state; its frames still count as free.
     #[inline]
-    pub(crate) fn unlink(&mut self, frames: &Frames<'_>, pfn: Pfn, order: Order) {
+    pub(crate) fn unlink(&mut self, frames: Frames<'_>, pfn: Pfn, order: Order) {
         let migrate_type = frames.page(pfn).owner() as usize & (MigrateType::COUNT - 1);
         let list = &mut self.lists[order.index()][migrate_type];
         list.unlink(frames, pfn);
         if list.count == 0 {
             self.nonempty[migrate_type] &= !(1 << order.as_u8());
         }
-        self.pages -= u64::from(order.pages());
     }
 }
 

@@ -21,7 +21,7 @@ impl PageAllocator<'_> {
     pub fn validate(&self) -> Check {
         let mut free = 0;
         for zone in self.present_zones() {
-            free += validate_zone(zone, &self.frames)?;
+            free += validate_zone(zone, self.frames)?;
         }
         if free != self.vmstat.item(VmItem::NrFreePages) {
             return Err("nr_free_pages is not the sum of the zones");
@@ -31,7 +31,7 @@ impl PageAllocator<'_> {
 }
 
 /// Returns the free pages.
-fn validate_zone(zone: &Zone, frames: &Frames<'_>) -> Check<u64> {
+fn validate_zone(zone: &Zone, frames: Frames<'_>) -> Check<u64> {
     let state = zone.lock();
     let mut blocks = 0;
     let mut pages = 0;
@@ -65,7 +65,7 @@ fn validate_zone(zone: &Zone, frames: &Frames<'_>) -> Check<u64> {
 /// Walks one list. Returns its length.
 fn list(
     areas: &FreeAreas,
-    frames: &Frames<'_>,
+    frames: Frames<'_>,
     zone_type: ZoneType,
     order: Order,
     migrate_type: MigrateType,
@@ -99,7 +99,7 @@ fn list(
 }
 
 /// Checks one free block.
-fn free_block(frames: &Frames<'_>, pfn: Pfn, order: Order, migrate_type: MigrateType) -> Check {
+fn free_block(frames: Frames<'_>, pfn: Pfn, order: Order, migrate_type: MigrateType) -> Check {
     if frames.free_block(pfn) != Some(order) {
         return Err("a block on a list is not free or of another order");
     }
@@ -135,7 +135,7 @@ struct Census {
 }
 
 /// Walks the descriptors of `span` block by block.
-fn census(frames: &Frames<'_>, span: PfnRange) -> Check<Census> {
+fn census(frames: Frames<'_>, span: PfnRange) -> Check<Census> {
     let mut census = Census {
         free_blocks: 0,
         frames: 0,
