@@ -6,9 +6,9 @@ use crate::memory::{END, LIVE, Slab};
 use crate::{CacheFlags, SlabInfo};
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use vellum_machine::{DirectMap, LockRank, SpinLock, VmItem, VmStat};
+use vellum_machine::{DirectMap, LockRank, SpinGuard, SpinLock, VmItem, VmStat};
 use vellum_page::{AllocRequest, Memmap, Page, PageSource, PageState};
-use vellum_types::{OutOfMemory, Pfn};
+use vellum_types::{OutOfMemory, Pfn, PhysAddr};
 
 /// What the lock of a cache protects, besides the `Page` words and index lists of its slabs.
 #[derive(Debug)]
@@ -84,6 +84,18 @@ impl<'m> KmemCache<'m> {
     /// Uninitialised memory of one object.
     #[inline]
     pub(crate) fn take(&self) -> Option<NonNull<u8>> {
+        let lists = self.lists.lock();
+        let head = lists.partial.first();
+        if head == Pfn::NONE {
+            drop(lists);
+            return self.take_after_refill();
+        }
+        Some(self.take_from(lists, head))
+    }
+
+    /// As `take`, when no slab is partial.
+    #[cold]
+    fn take_after_refill(&self) -> Option<NonNull<u8>> {
         let mut lists = self.lists.lock();
         while lists.partial.first() == Pfn::NONE {
             if lists.empty != Pfn::NONE {
@@ -105,6 +117,12 @@ impl<'m> KmemCache<'m> {
             lists.partial.push(self.memmap, fresh);
         }
         let head = lists.partial.first();
+        Some(self.take_from(lists, head))
+    }
+
+    /// A free object of `head`, the first partial slab.
+    #[inline]
+    fn take_from(&self, mut lists: SpinGuard<'_, Lists>, head: Pfn) -> NonNull<u8> {
         let page = self.memmap.page(head);
         let slab = Slab::at(self.ram, head, &self.geometry);
         let (index, is_full) = if self.geometry.bitmap {
@@ -122,18 +140,33 @@ impl<'m> KmemCache<'m> {
             .set(page);
             (word.first, next == END)
         };
+        lists.live += 1;
+        let object = slab.object(index);
+        if is_full || self.geometry.flags.intersects(CacheFlags::DEBUG) {
+            self.take_seldom(lists, slab, head, index, is_full);
+        }
+        object
+    }
+
+    /// What taking an object seldom needs: the slab became full, or there are debugging aids.
+    #[cold]
+    #[inline(never)]
+    fn take_seldom(
+        &self,
+        mut lists: SpinGuard<'_, Lists>,
+        slab: Slab<'_>,
+        head: Pfn,
+        index: u16,
+        is_full: bool,
+    ) {
         if is_full {
             lists.partial.unlink(self.memmap, head);
             lists.full.push(self.memmap, head);
         }
-        lists.live += 1;
         drop(lists);
-        if self.geometry.flags.intersects(CacheFlags::DEBUG)
-            && let Err(what) = slab.mark_live(index)
-        {
+        if let Err(what) = slab.mark_live(index) {
             self.corrupt(what);
         }
-        Some(slab.object(index))
     }
 
     /// Takes one object's memory back.
@@ -145,8 +178,9 @@ impl<'m> KmemCache<'m> {
     /// If it is not a live object of this cache: the caller broke the first half of the promise.
     #[inline]
     pub(crate) unsafe fn give_back(&self, object: NonNull<u8>) {
-        let (head, page, index) = self.locate(object);
-        let slab = Slab::at(self.ram, head, &self.geometry);
+        let Some((head, page, index, slab)) = self.locate(object) else {
+            self.corrupt("free of something that is no object of it")
+        };
         let mut lists = self.lists.lock();
         let (was_full, is_empty) = if self.geometry.bitmap {
             let free = page.mapcount();
@@ -174,18 +208,27 @@ impl<'m> KmemCache<'m> {
             (word.first == END, word.live == 1)
         };
         lists.live -= 1;
+        if was_full || is_empty {
+            self.relist(lists, head, was_full, is_empty);
+        }
+    }
+
+    /// Moves a slab that gained a free object to the list it belongs on now.
+    #[cold]
+    #[inline(never)]
+    fn relist(&self, mut lists: SpinGuard<'_, Lists>, head: Pfn, was_full: bool, is_empty: bool) {
         if was_full {
             lists.full.unlink(self.memmap, head);
-            lists.partial.push(self.memmap, head);
-        }
-        if is_empty {
+        } else {
             lists.partial.unlink(self.memmap, head);
-            if lists.empty == Pfn::NONE {
-                lists.empty = head;
-            } else {
-                drop(lists);
-                self.release(head);
-            }
+        }
+        if !is_empty {
+            lists.partial.push(self.memmap, head);
+        } else if lists.empty == Pfn::NONE {
+            lists.empty = head;
+        } else {
+            drop(lists);
+            self.release(head);
         }
     }
 
@@ -199,21 +242,23 @@ impl<'m> KmemCache<'m> {
         }
     }
 
-    /// The slab of an object, and its place there.
+    /// The slab of an object, and its place there; `None` if this cache has no such object.
     #[inline]
-    fn locate(&self, object: NonNull<u8>) -> (Pfn, &'m Page, u16) {
-        if let Some(phys) = self.ram.phys_of(object) {
-            let start = phys.align_down(self.geometry.order.bytes());
-            if let Some(head) = Pfn::containing(start)
-                && let Some(page) = self.memmap.try_page(head)
-                && page.state() == PageState::Slab
-                && page.owner() == self.id
-                && let Some(index) = self.geometry.index_of(phys - start)
-            {
-                return (head, page, index);
-            }
+    fn locate(&self, object: NonNull<u8>) -> Option<(Pfn, &'m Page, u16, Slab<'_>)> {
+        let phys = self.ram.phys_of(object)?;
+        let into = phys.as_u64() & (self.geometry.bytes - 1);
+        let head = Pfn::containing(PhysAddr::new(phys.as_u64() - into))?;
+        let page = self.memmap.try_page(head)?;
+        if page.state() != PageState::Slab || page.owner() != self.id {
+            return None;
         }
-        self.corrupt("free of something that is no object of it")
+        let index = self.geometry.index_of(into)?;
+        Some((
+            head,
+            page,
+            index,
+            Slab::around(object, into, &self.geometry),
+        ))
     }
 
     #[cold]

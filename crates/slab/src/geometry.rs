@@ -24,6 +24,8 @@ pub(crate) struct Geometry {
     pub(crate) layout: Layout,
     pub(crate) flags: CacheFlags,
     pub(crate) order: Order,
+    /// Of the slab.
+    pub(crate) bytes: u64,
     /// Objects of a slab; at most `BITMAP_BITS` with a bitmap.
     pub(crate) objects: u16,
     /// From one object to the next.
@@ -74,6 +76,7 @@ impl Geometry {
                 layout,
                 flags,
                 order,
+                bytes: order.bytes(),
                 objects: objects as u16,
                 stride: stride as u32,
                 offset: (start + before) as u32,

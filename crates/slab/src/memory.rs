@@ -27,7 +27,7 @@ const RED_LIVE: u64 = 0xd84a_156c_5635_688c;
 /// The bytes of one slab.
 ///
 /// # Invariants
-/// `base` is the first of `geometry.order.bytes()` mapped bytes that belong to one slab of the cache
+/// `base` is the first of `geometry.bytes` mapped bytes that belong to one slab of the cache
 /// of this geometry: the cache makes it only from blocks it took and has not given back. The index
 /// list is touched only under the lock of the cache, or before the slab is on a list.
 #[derive(Clone, Copy)]
@@ -42,7 +42,19 @@ impl<'c> Slab<'c> {
     pub(crate) fn at(ram: DirectMap<'_>, head: Pfn, geometry: &'c Geometry) -> Self {
         // INVARIANT: `ptr` checks that the bytes are mapped; the caller vouches for the owner.
         Self {
-            base: ram.ptr(head.addr(), geometry.order.bytes()),
+            base: ram.ptr(head.addr(), geometry.bytes),
+            geometry,
+        }
+    }
+
+    /// The slab into which `object` points `into` bytes deep, where a slab of the cache of
+    /// `geometry` is: the caller found it in the memmap.
+    #[inline]
+    pub(crate) fn around(object: NonNull<u8>, into: u64, geometry: &'c Geometry) -> Self {
+        // INVARIANT: the slab's bytes are mapped as one, and the caller vouches for the owner.
+        // SAFETY: `object` and the start of its slab lie in the same mapping of RAM.
+        Self {
+            base: unsafe { object.sub(into as usize) },
             geometry,
         }
     }
@@ -54,7 +66,7 @@ impl<'c> Slab<'c> {
     #[inline]
     fn pointer(&self, offset: usize) -> NonNull<u8> {
         assert!(
-            offset < self.geometry.order.bytes() as usize,
+            offset < self.geometry.bytes as usize,
             "slab index list is damaged"
         );
         // SAFETY: in bounds of the slab's mapped bytes, by the invariant and the assertion.

@@ -4,6 +4,7 @@ use crate::machine::Recorder;
 use crate::ram::{HostRam, Random};
 use std::collections::BTreeMap;
 use vellum_machine::{Trace, VmItem, VmStat};
+use vellum_page::PageSource;
 use vellum_page_table::{
     Format, MapHugeError, Mapped, PageTable, Pte, PteFlags, TlbGather, X86_64FiveLevel,
     X86_64FourLevel, X86Pae, X86TwoLevel,
@@ -325,4 +326,56 @@ fn a_dropped_new_table_gives_its_root_back() {
     let stat: &'static VmStat = Box::leak(Box::new(VmStat::new()));
     drop(PageTable::<X86_64FourLevel>::new(ram, stat, 1).unwrap());
     assert_eq!(ram.used_pages(), 0);
+}
+
+#[test]
+fn validate_sees_what_is_broken() {
+    let ram = HostRam::new(64);
+    let stat: &'static VmStat = Box::leak(Box::new(VmStat::new()));
+    let machine = Recorder::new(ram);
+    let mut table = PageTable::<X86_64FourLevel>::new(ram, stat, SPACE.0).unwrap();
+    let leaf = table.leaf_or_alloc(VirtAddr::new(0x40_0000)).unwrap();
+    let page = ram.page(leaf.frame());
+    table.validate().unwrap();
+    page.set_owner(99);
+    assert!(table.validate().is_err(), "a foreign table");
+    page.set_owner(SPACE.0);
+    page.get();
+    assert!(table.validate().is_err(), "a shared table");
+    page.set_refcount(1);
+    let raw = ram.ram().read_u64(table.root().addr());
+    ram.ram().write_u64(table.root().addr(), 0);
+    assert!(table.validate().is_err(), "a lost subtree");
+    ram.ram().write_u64(table.root().addr(), raw & !2);
+    assert!(table.validate().is_err(), "a link that forbids writing");
+    ram.ram().write_u64(table.root().addr(), raw);
+    table.validate().unwrap();
+    table.destroy(&mut TlbGather::new(&machine, ram, SPACE, Trace::OFF));
+}
+
+#[test]
+fn tables_that_neighbours_may_use_stay() {
+    let ram = HostRam::new(64);
+    let stat: &'static VmStat = Box::leak(Box::new(VmStat::new()));
+    let machine = Recorder::new(ram);
+    let mut table = PageTable::<X86_64FourLevel>::new(ram, stat, SPACE.0).unwrap();
+    let mut gather = TlbGather::new(&machine, ram, SPACE, Trace::OFF);
+    let at = |mib: u64| VirtAddr::new(mib << 20);
+    // One leaf table for 2..4 MiB, of which 2.5..3 MiB was unmapped.
+    table.leaf_or_alloc(at(2)).unwrap();
+    let range = VirtRange::new(VirtAddr::new(5 << 19), at(3)).unwrap();
+    let unbounded = VirtAddr::new(u64::MAX);
+    table.free_tables(range, VirtAddr::new(5 << 19), unbounded, &mut gather);
+    assert_eq!(table.nr_tables(), 4, "an area below may use the table");
+    table.free_tables(range, VirtAddr::ZERO, VirtAddr::new(7 << 19), &mut gather);
+    assert_eq!(table.nr_tables(), 4, "an area above may use the table");
+    table.free_tables(range, at(2), at(4), &mut gather);
+    assert_eq!(
+        table.nr_tables(),
+        3,
+        "upper tables reach beyond the neighbours"
+    );
+    table.free_tables(range, VirtAddr::ZERO, unbounded, &mut gather);
+    assert_eq!(table.nr_tables(), 1);
+    table.validate().unwrap();
 }

@@ -4,7 +4,9 @@ use crate::boot;
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use vellum_object::ObjectSource;
+use vellum_page::PageSource;
 use vellum_slab::{CacheFlags, KmemCache};
+use vellum_types::Pfn;
 
 fn cache(size: usize, flags: CacheFlags) -> &'static KmemCache<'static> {
     let (_, _, slab) = boot(64);
@@ -19,7 +21,9 @@ fn free(cache: &KmemCache<'_>, object: NonNull<u8>) {
 
 fn write(object: NonNull<u8>, offset: isize, value: u8) {
     // SAFETY: stays inside the slab, which is mapped for the whole test.
-    unsafe { object.offset(offset).write(value) };
+    let byte = unsafe { object.offset(offset) };
+    // SAFETY: as above; nobody else uses the memory.
+    unsafe { byte.write(value) };
 }
 
 #[test]
@@ -97,4 +101,30 @@ fn underrun_is_caught() {
     let object = cache.alloc_object().unwrap();
     write(object, -1, 0);
     free(cache, object);
+}
+
+#[test]
+fn validate_sees_what_is_broken() {
+    let (ram, _, slab) = boot(64);
+    let cache = slab
+        .create_cache("victim", Layout::new::<u64>(), CacheFlags::empty())
+        .unwrap();
+    let (first, _second) = (cache.alloc_object().unwrap(), cache.alloc_object());
+    free(cache, first);
+    cache.validate().unwrap();
+    let phys = ram.ram().phys_of(first).unwrap();
+    let page = ram.page(Pfn::containing(phys).unwrap());
+    let (owner, index) = (page.owner(), page.index());
+    page.set_owner(owner + 1);
+    assert!(cache.validate().is_err(), "a foreign slab");
+    page.set_owner(owner);
+    page.set_index(index | 0xffff);
+    assert!(cache.validate().is_err(), "a lost free object");
+    page.set_index(index + (1 << 16));
+    assert!(cache.validate().is_err(), "a wrong count");
+    page.set_index(index);
+    page.set_prev(Pfn::ZERO);
+    assert!(cache.validate().is_err(), "a link that does not lead back");
+    page.set_prev(Pfn::NONE);
+    slab.validate().unwrap();
 }

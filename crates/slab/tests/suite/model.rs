@@ -58,10 +58,8 @@ fn remove(model: &mut Model, sources: &[&KmemCache<'_>], start: usize) {
     let size = sources[which].layout().size();
     let bytes = NonNull::slice_from_raw_parts(object, size);
     // SAFETY: live, and every byte was written.
-    assert!(
-        unsafe { bytes.as_ref() }.iter().all(|byte| *byte == fill),
-        "content changed"
-    );
+    let bytes = unsafe { bytes.as_ref() };
+    assert!(bytes.iter().all(|byte| *byte == fill), "content changed");
     // SAFETY: live, and not used again.
     unsafe { sources[which].free_object(object) };
 }
