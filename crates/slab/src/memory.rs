@@ -51,12 +51,10 @@ impl<'c> Slab<'c> {
     /// `geometry` is: the caller found it in the memmap.
     #[inline]
     pub(crate) fn around(object: NonNull<u8>, into: u64, geometry: &'c Geometry) -> Self {
-        // INVARIANT: the slab's bytes are mapped as one, and the caller vouches for the owner.
         // SAFETY: `object` and the start of its slab lie in the same mapping of RAM.
-        Self {
-            base: unsafe { object.sub(into as usize) },
-            geometry,
-        }
+        let base = unsafe { object.sub(into as usize) };
+        // INVARIANT: the slab's bytes are mapped as one, and the caller vouches for the owner.
+        Self { base, geometry }
     }
 
     /// A pointer into the slab.
