@@ -71,13 +71,8 @@ pub(crate) fn start(spec: &Spec) -> Result<Running, String> {
         .stdin(Stdio::null())
         .stdout(create(&out)?)
         .stderr(create(&err)?);
-    // SAFETY: setsid is async-signal-safe and touches no memory of this process.
-    unsafe {
-        command.pre_exec(|| {
-            libc::setsid();
-            Ok(())
-        })
-    };
+    // SAFETY: the closure makes one call that is async-signal-safe and takes no memory.
+    unsafe { command.pre_exec(new_session) };
     let start = Instant::now();
     let child = command
         .spawn()
@@ -89,6 +84,13 @@ pub(crate) fn start(spec: &Spec) -> Result<Running, String> {
         err,
         timeout: spec.timeout,
     })
+}
+
+fn new_session() -> std::io::Result<()> {
+    // SAFETY: setsid touches no memory of this process. It fails only for a process group's leader,
+    // which a child that was just forked is not.
+    unsafe { libc::setsid() };
+    Ok(())
 }
 
 /// Runs a process to its end, or to the end of its time.

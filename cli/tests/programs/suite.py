@@ -14,7 +14,7 @@ class Outcomes(unittest.TestResult):
         if err is not None: self.note(sub, "FAIL")
 if __name__ == "__main__":
     from test import support
-    support.use_resources = []
+    support.use_resources, support.verbose = [], 0
     with tempfile.TemporaryDirectory(dir=".") as place:
         os.chdir(place)
         module = importlib.import_module("test." + sys.argv[1])
