@@ -1,5 +1,6 @@
 //! Changes that split and merge areas.
 
+use crate::reserve::Spare;
 use crate::{Backing, Vma, VmaError, VmaSet};
 use vellum_object::OutOfMemory;
 use vellum_types::{VirtAddr, VirtRange};
@@ -21,31 +22,30 @@ impl<B: Backing> VmaSet<'_, B> {
         }
         let prev = prev.filter(|prev| prev.can_merge(&area));
         let next = next.filter(|next| area.can_merge(next));
-        match (prev, next) {
-            (Some(prev), next) => {
-                // The offsets of all three are contiguous; only the backings may not agree.
-                let joins = next.is_some_and(|next| prev.backing.can_merge(&next.backing));
-                let start = prev.start();
-                self.extend_up(start, area.end());
-                self.absorb(start, &area.backing);
-                if joins {
-                    self.rejoin(start);
-                }
-                Ok(self.range_at(start).unwrap_or(area.range()))
-            }
-            (None, Some(next)) => {
-                let (old, pages) = (next.start(), next.nr_pages());
-                let range = VirtRange::new(area.start(), next.end()).unwrap_or(area.range());
-                self.move_bounds(old, pages, range, area.pgoff());
-                self.absorb(area.start(), &area.backing);
-                Ok(range)
-            }
-            (None, None) => {
-                let range = area.range();
-                self.allocate_and_insert(area)?;
-                Ok(range)
-            }
+        if let Some(prev) = prev {
+            // The offsets of all three are contiguous; only the backings may not agree.
+            let joins = next.is_some_and(|next| prev.backing.can_merge(&next.backing));
+            let start = prev.start();
+            let middle = self.merge_up(start, &area);
+            return Ok(if joins {
+                self.rejoin(start, middle.end())
+            } else {
+                middle
+            });
         }
+        if let Some(next) = next {
+            let (start, end) = (next.start(), next.end());
+            let range = join(area.start(), end);
+            self.resized(0, area.nr_pages());
+            self.update(start, |next| {
+                next.set_bounds(range, area.pgoff());
+                next.backing.absorb(&area.backing);
+            });
+            return Ok(range);
+        }
+        let range = area.range();
+        self.insert(area)?;
+        Ok(range)
     }
 
     /// Makes `at` a boundary: the area that contains it becomes two. Does nothing if it is a
@@ -65,19 +65,16 @@ impl<B: Backing> VmaSet<'_, B> {
         let Some(area) = self.lookup(at).filter(|area| area.start() < at) else {
             return Ok(None);
         };
-        let (Some(lower), Some(upper)) = (
-            VirtRange::new(area.start(), at),
-            VirtRange::new(at, area.end()),
-        ) else {
-            return Ok(None);
-        };
-        let (pgoff, pages) = (area.pgoff(), area.nr_pages());
+        let (start, pgoff, pages) = (area.start(), area.pgoff(), area.nr_pages());
+        let (lower, upper) = (join(start, at), join(at, area.end()));
         let upper = Vma::new(upper, area.flags, area.page_index(at), area.backing.clone());
         let upper = self.caches.areas.boxed(upper)?;
-        let spare = self.reserve(at)?;
-        self.move_bounds(lower.start(), pages, lower, pgoff);
-        self.commit(upper, spare);
-        Ok(Some(lower.start()))
+        let plan = self.plan(at);
+        let spare = Spare::reserve(&self.caches, &plan)?;
+        self.update(start, |area| area.set_bounds(lower, pgoff));
+        self.resized(pages, lower.nr_pages());
+        self.commit(upper, &plan, spare);
+        Ok(Some(start))
     }
 
     /// Splits at both ends of `range`, after which every area is either inside or outside of it.
@@ -91,31 +88,34 @@ impl<B: Backing> VmaSet<'_, B> {
         let first = self.split_at(range.start())?;
         self.split_at(range.end()).map(|_| ()).inspect_err(|_| {
             if let Some(lower) = first {
-                self.rejoin(lower);
+                self.rejoin(lower, range.start());
             }
         })
     }
 
     /// Merges all neighbours that can be merged, at every boundary in `range`, its two ends
-    /// included. Allocates nothing. Linux: `vma_merge` after a change of flags.
+    /// included. Allocates nothing. Linux: `vma_merge_existing_range`, after a change of flags.
     pub fn merge_around(&mut self, range: VirtRange) {
         let before = VirtAddr::new(range.start().as_u64().saturating_sub(1));
-        let Some(mut at) = self.lookup(before).map(Vma::start) else {
-            return;
-        };
+        let mut from = before;
         loop {
-            let Some(area) = self.lookup(at) else { return };
-            if area.end() > range.end() {
-                return;
-            }
-            let Some(next) = self.lookup(area.end()) else {
+            // A merge leaves the tree another, so that the walk starts anew behind each.
+            let mut areas = self.overlapping(join(from, VirtAddr::new(u64::MAX)));
+            let Some(mut lower) = areas.next() else {
                 return;
             };
-            if area.can_merge(next) {
-                self.rejoin(at);
-            } else {
-                at = next.start();
-            }
+            let found = loop {
+                if lower.end() > range.end() {
+                    return;
+                }
+                let Some(upper) = areas.next() else { return };
+                if lower.can_merge(upper) {
+                    break (lower.start(), lower.end());
+                }
+                lower = upper;
+            };
+            self.rejoin(found.0, found.1);
+            from = found.0;
         }
     }
 
@@ -140,44 +140,37 @@ impl<B: Backing> VmaSet<'_, B> {
             .filter(|_| new.is_page_aligned())
             .ok_or(VmaError::InvalidRange)?;
         let pages = area.nr_pages();
-        let all = VirtRange::new(start.min(new.start()), area.end().max(new.end()));
-        let all = all.ok_or(VmaError::InvalidRange)?;
+        let all = join(start.min(new.start()), area.end().max(new.end()));
         if self.overlapping(all).any(|other| other.start() != start) {
             return Err(VmaError::Overlap);
         }
-        self.move_bounds(start, pages, new, pgoff);
+        self.update(start, |area| area.set_bounds(new, pgoff));
+        self.resized(pages, new.nr_pages());
         Ok(())
     }
 
-    /// Moves the end of the area at `start` up to `end`.
-    fn extend_up(&mut self, start: VirtAddr, end: VirtAddr) {
-        let Some(area) = self.lookup(start) else {
-            return;
-        };
-        let (pages, pgoff) = (area.nr_pages(), area.pgoff());
-        if let Some(range) = VirtRange::new(start, end) {
-            self.move_bounds(start, pages, range, pgoff);
+    /// Makes the areas that start at `start` and `middle`, which touch, one area.
+    fn rejoin(&mut self, start: VirtAddr, middle: VirtAddr) -> VirtRange {
+        match self.remove(middle) {
+            Some(upper) => self.merge_up(start, &upper),
+            None => join(start, middle),
         }
     }
 
-    /// Makes the area at `start` and the one right above it one area.
-    fn rejoin(&mut self, start: VirtAddr) {
-        let Some(end) = self.range_at(start).map(|range| range.end()) else {
-            return;
-        };
-        if let Some(upper) = self.remove(end) {
-            self.extend_up(start, upper.end());
-            self.absorb(start, &upper.backing);
-        }
+    /// Extends the area that starts at `start` by `upper`, which lies right above it and is not in
+    /// the set.
+    fn merge_up(&mut self, start: VirtAddr, upper: &Vma<B>) -> VirtRange {
+        let range = join(start, upper.end());
+        self.resized(0, upper.nr_pages());
+        self.update(start, |area| {
+            area.set_bounds(range, area.pgoff());
+            area.backing.absorb(&upper.backing);
+        });
+        range
     }
+}
 
-    fn absorb(&mut self, start: VirtAddr, backing: &B) {
-        if let Some(area) = self.find_mut(start) {
-            area.backing.absorb(backing);
-        }
-    }
-
-    fn range_at(&self, start: VirtAddr) -> Option<VirtRange> {
-        self.lookup(start).map(Vma::range)
-    }
+/// `start..end` of bounds that come from areas and are in order.
+fn join(start: VirtAddr, end: VirtAddr) -> VirtRange {
+    VirtRange::new(start, end).expect("bounds in order")
 }

@@ -2,11 +2,11 @@
 
 use crate::Vma;
 use crate::entries::{Entries, even_out, pull, put, split, to_left, to_right};
-use crate::node::{Node, Summary};
+use crate::node::{Grown, Node, Summary};
+use crate::path::Steps;
 use crate::reserve::Spare;
 use core::fmt;
 use vellum_object::KBox;
-use vellum_types::VirtRange;
 
 /// Children of an inner node.
 pub(crate) const INNER_CHILDREN: usize = 32;
@@ -71,52 +71,72 @@ impl<'m, B> Inner<'m, B> {
             .saturating_sub(1)
     }
 
-    fn refresh(&mut self, at: usize) {
-        if let Some(child) = &self.children[at] {
-            let Summary { start, end, gap } = child.summary();
-            (self.starts[at], self.ends[at], self.gaps[at]) = (start, end, gap);
-        }
+    /// Takes the summary of a child over. True if it is another, and this node's too, perhaps.
+    fn refresh(&mut self, at: usize) -> bool {
+        let Some(child) = &self.children[at] else {
+            return false;
+        };
+        let old = Summary {
+            start: self.starts[at],
+            end: self.ends[at],
+            gap: self.gaps[at],
+        };
+        let new = child.summary();
+        (self.starts[at], self.ends[at], self.gaps[at]) = (new.start, new.end, new.gap);
+        new != old
     }
 
     /// See [`Node::insert`].
     pub(crate) fn insert(
         &mut self,
         area: KBox<'m, Vma<B>>,
+        steps: &mut Steps,
         spare: &mut Spare<'m, B>,
-    ) -> Option<Node<'m, B>> {
-        let at = self.place_for(area.start().as_u64());
-        let upper = self.child_mut(at)?.insert(area, spare);
-        self.refresh(at);
-        let upper = upper?;
-        if self.len < INNER_CHILDREN {
+    ) -> Grown<'m, B> {
+        let at = steps.next();
+        let child = self.child_mut(at).expect("a path leads to a child");
+        let Grown { changed, upper } = child.insert(area, steps, spare);
+        let changed = changed && self.refresh(at);
+        let Some(upper) = upper else {
+            return Grown {
+                changed,
+                upper: None,
+            };
+        };
+        if !self.is_full() {
             self.put(at + 1, upper);
-            return None;
+            return Grown {
+                changed: true,
+                upper: None,
+            };
         }
         let mut right = spare.take_inner();
         split(self, &mut *right, at + 1, upper);
-        Some(Node::Inner(right))
+        Grown {
+            changed: true,
+            upper: Some(Node::Inner(right)),
+        }
     }
 
     /// See [`Node::remove`].
-    pub(crate) fn remove(&mut self, start: u64) -> Option<KBox<'m, Vma<B>>> {
+    pub(crate) fn remove(&mut self, start: u64) -> Option<(KBox<'m, Vma<B>>, bool)> {
         let at = self.place_for(start);
         let child = self.child_mut(at)?;
-        let area = child.remove(start)?;
+        let (area, changed) = child.remove(start)?;
         if child.is_short() {
             self.balance(at);
-        } else {
-            self.refresh(at);
+            return Some((area, true));
         }
-        Some(area)
+        Some((area, changed && self.refresh(at)))
     }
 
-    /// See [`Node::set_bounds`].
-    pub(crate) fn set_bounds(&mut self, start: u64, range: VirtRange, pgoff: u64) {
+    /// See [`Node::update`].
+    pub(crate) fn update(&mut self, start: u64, change: impl FnOnce(&mut Vma<B>)) -> bool {
         let at = self.place_for(start);
-        if let Some(child) = self.child_mut(at) {
-            child.set_bounds(start, range, pgoff);
+        match self.child_mut(at) {
+            Some(child) => child.update(start, change) && self.refresh(at),
+            None => false,
         }
-        self.refresh(at);
     }
 
     /// Fills the short child at `at` up from a neighbour, or joins the two.
@@ -155,20 +175,8 @@ impl<'m, B> Inner<'m, B> {
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let (starts, ends) = (self.starts(), self.ends());
-        let between = starts
-            .iter()
-            .skip(1)
-            .zip(ends)
-            .map(|(next, end)| next - end);
-        Summary {
-            start: starts.first().copied().unwrap_or(0),
-            end: ends.last().copied().unwrap_or(0),
-            gap: between
-                .chain(self.gaps().iter().copied())
-                .max()
-                .unwrap_or(0),
-        }
+        let inside = self.gaps().iter().copied().max().unwrap_or(0);
+        Summary::of(self.starts(), self.ends(), inside)
     }
 
     /// Checks this node at `level` and all below it; returns areas and pages.

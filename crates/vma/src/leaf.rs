@@ -5,7 +5,6 @@ use crate::entries::{Entries, pull, put, to_left, to_right};
 use crate::node::Summary;
 use core::fmt;
 use vellum_object::KBox;
-use vellum_types::VirtRange;
 
 /// Areas in a leaf.
 pub(crate) const LEAF_AREAS: usize = 16;
@@ -80,26 +79,15 @@ impl<'m, B> Leaf<'m, B> {
         area
     }
 
-    pub(crate) fn set_bounds(&mut self, at: usize, range: VirtRange, pgoff: u64) {
-        self.starts[at] = range.start().as_u64();
-        self.ends[at] = range.end().as_u64();
-        if let Some(area) = self.area_mut(at) {
-            area.set_bounds(range, pgoff);
+    pub(crate) fn update(&mut self, at: usize, change: impl FnOnce(&mut Vma<B>)) {
+        if let Some(area) = &mut self.areas[at] {
+            change(area);
+            (self.starts[at], self.ends[at]) = (area.start().as_u64(), area.end().as_u64());
         }
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let (starts, ends) = (self.starts(), self.ends());
-        let gaps = starts
-            .iter()
-            .skip(1)
-            .zip(ends)
-            .map(|(next, end)| next - end);
-        Summary {
-            start: starts.first().copied().unwrap_or(0),
-            end: ends.last().copied().unwrap_or(0),
-            gap: gaps.max().unwrap_or(0),
-        }
+        Summary::of(self.starts(), self.ends(), 0)
     }
 
     /// Checks this leaf, whose areas must lie at or above `floor`; returns areas and pages.

@@ -68,6 +68,7 @@ mod iter;
 mod last_hit;
 mod leaf;
 mod node;
+mod path;
 mod reserve;
 mod set;
 

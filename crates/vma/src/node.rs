@@ -1,13 +1,13 @@
 //! A node of either kind, and the operations that go down the tree.
 
 use crate::entries::{Entries, split};
+use crate::path::Steps;
 use crate::reserve::Spare;
 use crate::{Inner, Leaf, Vma};
 use vellum_object::KBox;
-use vellum_types::VirtRange;
 
-/// More levels than memory can hold nodes for: with the least number of children in each node,
-/// ten levels have more than 500 million areas.
+/// The most levels, the leaves included. More than memory can hold nodes for: with the least number
+/// of entries in each node, ten levels have more than 500 million areas.
 pub(crate) const MAX_LEVELS: usize = 10;
 
 /// What a node above knows of a subtree.
@@ -19,6 +19,30 @@ pub(crate) struct Summary {
     pub(crate) end: u64,
     /// Largest gap between two areas, in bytes.
     pub(crate) gap: u64,
+}
+
+impl Summary {
+    /// Sums up entries with these bounds, of which one has a gap of `inside`.
+    pub(crate) fn of(starts: &[u64], ends: &[u64], inside: u64) -> Self {
+        let mut gap = inside;
+        for (next, end) in starts.iter().skip(1).zip(ends) {
+            gap = gap.max(next - end);
+        }
+        let start = starts.first().copied().unwrap_or(0);
+        Self {
+            start,
+            end: ends.last().copied().unwrap_or(0),
+            gap,
+        }
+    }
+}
+
+/// What became of a subtree by an insertion.
+pub(crate) struct Grown<'m, B> {
+    /// True if its summary may be another.
+    pub(crate) changed: bool,
+    /// Its upper part, if it was full, to be put behind it.
+    pub(crate) upper: Option<Node<'m, B>>,
 }
 
 /// A subtree.
@@ -46,49 +70,57 @@ impl<'m, B> Node<'m, B> {
         }
     }
 
-    /// Puts an area in, which overlaps none. If this node was full its upper part is returned, to
-    /// be put behind it. `spare` has the nodes that this takes.
+    /// Puts an area in at the place to which `steps` lead. `spare` has the nodes that this takes.
     pub(crate) fn insert(
         &mut self,
         area: KBox<'m, Vma<B>>,
+        steps: &mut Steps,
         spare: &mut Spare<'m, B>,
-    ) -> Option<Self> {
+    ) -> Grown<'m, B> {
         match self {
             Self::Leaf(leaf) => {
-                let at = leaf.place_for(area.start().as_u64());
+                let at = steps.next();
                 if !leaf.is_full() {
                     leaf.put(at, area);
-                    return None;
+                    return Grown {
+                        changed: true,
+                        upper: None,
+                    };
                 }
                 let mut right = spare.take_leaf();
                 split(&mut **leaf, &mut *right, at, area);
-                Some(Self::Leaf(right))
+                Grown {
+                    changed: true,
+                    upper: Some(Self::Leaf(right)),
+                }
             }
-            Self::Inner(inner) => inner.insert(area, spare),
+            Self::Inner(inner) => inner.insert(area, steps, spare),
         }
     }
 
-    /// Takes out the area that starts at `start`. Leaves this node short or empty, if it must, but
-    /// none below it.
-    pub(crate) fn remove(&mut self, start: u64) -> Option<KBox<'m, Vma<B>>> {
+    /// Takes out the area that starts at `start`; returns with it whether the summary may have
+    /// changed. Leaves this node short or empty, if it must, but none below it.
+    pub(crate) fn remove(&mut self, start: u64) -> Option<(KBox<'m, Vma<B>>, bool)> {
         match self {
             Self::Leaf(leaf) => {
                 let at = leaf.position(start)?;
-                leaf.remove(at)
+                Some((leaf.remove(at)?, true))
             }
             Self::Inner(inner) => inner.remove(start),
         }
     }
 
-    /// Moves the bounds of the area that starts at `start`. The order of areas stays.
-    pub(crate) fn set_bounds(&mut self, start: u64, range: VirtRange, pgoff: u64) {
+    /// Changes the area that starts at `start`, its bounds too if the order of areas stays. Returns
+    /// whether the summary may have changed.
+    pub(crate) fn update(&mut self, start: u64, change: impl FnOnce(&mut Vma<B>)) -> bool {
         match self {
             Self::Leaf(leaf) => {
                 if let Some(at) = leaf.position(start) {
-                    leaf.set_bounds(at, range, pgoff);
+                    leaf.update(at, change);
                 }
+                true
             }
-            Self::Inner(inner) => inner.set_bounds(start, range, pgoff),
+            Self::Inner(inner) => inner.update(start, change),
         }
     }
 

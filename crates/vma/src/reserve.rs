@@ -2,6 +2,7 @@
 
 use crate::entries::Entries;
 use crate::node::{MAX_LEVELS, Node};
+use crate::path::{Path, Steps};
 use crate::{Inner, Leaf, Vma};
 use core::fmt;
 use vellum_object::{KBox, ObjectCache, OutOfMemory};
@@ -34,66 +35,92 @@ impl<B> fmt::Debug for VmaCaches<'_, B> {
     }
 }
 
+/// Where a new area goes, what is next to it, and which nodes that takes.
+pub(crate) struct Plan {
+    path: Path,
+    /// End of the area below, start of the one above.
+    pub(crate) prev_end: u64,
+    pub(crate) next_start: u64,
+    nr_leaves: usize,
+    nr_inners: usize,
+}
+
+impl Plan {
+    /// Looks for the place of an area that starts at `start`. A full leaf takes a new leaf, an inner
+    /// node for each full one right above it, and one more if that goes up to the root.
+    pub(crate) fn new<B>(root: Option<&Node<'_, B>>, start: u64) -> Self {
+        let path = Path::default();
+        let mut plan = Self {
+            path,
+            prev_end: 0,
+            next_start: u64::MAX,
+            nr_leaves: 1,
+            nr_inners: 0,
+        };
+        let Some(mut node) = root else { return plan };
+        plan.nr_inners = 1;
+        loop {
+            match node {
+                Node::Inner(inner) => {
+                    let at = inner.place_for(start);
+                    plan.path.push(at);
+                    plan.nr_inners = if inner.is_full() {
+                        plan.nr_inners + 1
+                    } else {
+                        0
+                    };
+                    if let Some(above) = inner.starts().get(at + 1) {
+                        plan.next_start = *above;
+                    }
+                    node = inner.child(at).expect("a child for every address");
+                }
+                Node::Leaf(leaf) => {
+                    let at = leaf.place_for(start);
+                    plan.path.push(at);
+                    if !leaf.is_full() {
+                        (plan.nr_leaves, plan.nr_inners) = (0, 0);
+                    }
+                    if let Some(above) = leaf.starts().get(at) {
+                        plan.next_start = *above;
+                    }
+                    // Without one in this leaf there is none: it would be in a leaf below.
+                    plan.prev_end = at.checked_sub(1).map_or(0, |below| leaf.ends()[below]);
+                    return plan;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn steps(&self) -> Steps {
+        self.path.steps()
+    }
+}
+
 /// The empty nodes that one insertion takes.
 pub(crate) struct Spare<'m, B> {
     leaf: Option<KBox<'m, Leaf<'m, B>>>,
-    inners: [Option<KBox<'m, Inner<'m, B>>>; MAX_LEVELS],
+    inners: [Option<KBox<'m, Inner<'m, B>>>; MAX_LEVELS - 1],
     nr_inners: usize,
 }
 
 impl<'m, B> Spare<'m, B> {
-    /// Allocates what the insertion of an area at `start` takes: nothing if its leaf has room,
-    /// else a leaf, an inner node for each full one above it, and one more if the root is full.
-    pub(crate) fn reserve(
-        caches: &VmaCaches<'m, B>,
-        root: Option<&Node<'m, B>>,
-        start: u64,
-    ) -> Result<Self, OutOfMemory> {
-        let (leaves, inners) = Self::demand(root, start);
+    /// Allocates what `plan` says.
+    pub(crate) fn reserve(caches: &VmaCaches<'m, B>, plan: &Plan) -> Result<Self, OutOfMemory> {
         let mut spare = Self {
             leaf: None,
-            inners: [const { None }; MAX_LEVELS],
+            inners: [const { None }; MAX_LEVELS - 1],
             nr_inners: 0,
         };
-        if leaves {
+        if plan.nr_leaves > 0 {
             spare.leaf = Some(caches.leaves.boxed(Leaf::empty())?);
         }
-        for _ in 0..inners {
+        for _ in 0..plan.nr_inners {
             // A full tree of the greatest height has no memory left either.
             let slot = spare.inners.get_mut(spare.nr_inners).ok_or(OutOfMemory)?;
             *slot = Some(caches.inners.boxed(Inner::empty())?);
             spare.nr_inners += 1;
         }
         Ok(spare)
-    }
-
-    /// Whether a leaf is needed, and how many inner nodes.
-    fn demand(root: Option<&Node<'m, B>>, start: u64) -> (bool, usize) {
-        let Some(mut node) = root else {
-            return (true, 0);
-        };
-        let mut full = 0;
-        let mut root_full = true;
-        loop {
-            match node {
-                Node::Inner(inner) => {
-                    if inner.is_full() {
-                        full += 1;
-                    } else {
-                        full = 0;
-                        root_full = false;
-                    }
-                    match inner.child(inner.place_for(start)) {
-                        Some(child) => node = child,
-                        None => return (false, 0),
-                    }
-                }
-                Node::Leaf(leaf) if leaf.is_full() => {
-                    return (true, full + usize::from(root_full));
-                }
-                Node::Leaf(_) => return (false, 0),
-            }
-        }
     }
 
     pub(crate) fn take_leaf(&mut self) -> KBox<'m, Leaf<'m, B>> {

@@ -2,12 +2,13 @@
 
 use crate::entries::Entries;
 use crate::iter::Areas;
-use crate::last_hit::{LastHit, Path};
+use crate::last_hit::LastHit;
 use crate::node::Node;
-use crate::reserve::Spare;
+use crate::path::Path;
+use crate::reserve::{Plan, Spare};
 use crate::{CacheStats, Inner, Vma, VmaCaches, VmaError};
 use core::fmt;
-use vellum_object::{KBox, OutOfMemory};
+use vellum_object::KBox;
 use vellum_types::{VirtAddr, VirtRange};
 
 /// The areas of an address space, disjoint and in order. Linux: `mm->mm_mt`.
@@ -191,32 +192,23 @@ impl<'m, B> VmaSet<'m, B> {
     /// [`VmaError::Overlap`], [`VmaError::OutOfMemory`]; the area is dropped and the set is as it
     /// was.
     pub fn insert(&mut self, area: Vma<B>) -> Result<(), VmaError> {
-        if self.is_taken(&area) {
+        let plan = self.plan(area.start());
+        if area.start().as_u64() < plan.prev_end || area.end().as_u64() > plan.next_start {
             return Err(VmaError::Overlap);
         }
-        Ok(self.allocate_and_insert(area)?)
-    }
-
-    /// True if an area of the set shares an address with `area`.
-    pub(crate) fn is_taken(&self, area: &Vma<B>) -> bool {
-        self.lookup(area.start())
-            .is_some_and(|next| next.start() < area.end())
-    }
-
-    /// Adds an area that overlaps none.
-    pub(crate) fn allocate_and_insert(&mut self, area: Vma<B>) -> Result<(), OutOfMemory> {
         let area = self.caches.areas.boxed(area)?;
-        let spare = self.reserve(area.start())?;
-        self.commit(area, spare);
+        let spare = Spare::reserve(&self.caches, &plan)?;
+        self.commit(area, &plan, spare);
         Ok(())
     }
 
-    pub(crate) fn reserve(&self, start: VirtAddr) -> Result<Spare<'m, B>, OutOfMemory> {
-        Spare::reserve(&self.caches, self.root.as_ref(), start.as_u64())
+    /// Looks for the place of an area that starts at `start`.
+    pub(crate) fn plan(&self, start: VirtAddr) -> Plan {
+        Plan::new(self.root.as_ref(), start.as_u64())
     }
 
-    /// Adds an area for which nodes are reserved.
-    pub(crate) fn commit(&mut self, area: KBox<'m, Vma<B>>, mut spare: Spare<'m, B>) {
+    /// Adds an area where `plan` says; the set has not changed since but for the bounds of areas.
+    pub(crate) fn commit(&mut self, area: KBox<'m, Vma<B>>, plan: &Plan, mut spare: Spare<'m, B>) {
         self.len += 1;
         self.total_pages += area.nr_pages();
         let Some(root) = &mut self.root else {
@@ -225,7 +217,7 @@ impl<'m, B> VmaSet<'m, B> {
             self.root = Some(Node::Leaf(leaf));
             return;
         };
-        if let Some(upper) = root.insert(area, &mut spare) {
+        if let Some(upper) = root.insert(area, &mut plan.steps(), &mut spare).upper {
             let mut top: KBox<'m, Inner<'m, B>> = spare.take_inner();
             if let Some(lower) = self.root.take() {
                 top.put(0, lower);
@@ -239,7 +231,7 @@ impl<'m, B> VmaSet<'m, B> {
     /// Takes out the area that starts at `start`. Never fails for want of memory.
     pub fn remove(&mut self, start: VirtAddr) -> Option<KBox<'m, Vma<B>>> {
         let root = self.root.as_mut()?;
-        let area = root.remove(start.as_u64())?;
+        let (area, _) = root.remove(start.as_u64())?;
         self.len -= 1;
         self.total_pages -= area.nr_pages();
         match root {
@@ -255,19 +247,17 @@ impl<'m, B> VmaSet<'m, B> {
         Some(area)
     }
 
-    /// Moves the bounds of the area that starts at `start`; the caller knows that no other area is
-    /// in the way.
-    pub(crate) fn move_bounds(
-        &mut self,
-        start: VirtAddr,
-        old_pages: u64,
-        new: VirtRange,
-        pgoff: u64,
-    ) {
+    /// Changes the area that starts at `start`, perhaps with its bounds, if no other area is in the
+    /// way. The caller corrects the total of pages with [`resized`](Self::resized).
+    pub(crate) fn update(&mut self, start: VirtAddr, change: impl FnOnce(&mut Vma<B>)) {
         if let Some(root) = &mut self.root {
-            root.set_bounds(start.as_u64(), new, pgoff);
+            root.update(start.as_u64(), change);
         }
-        self.total_pages = self.total_pages - old_pages + new.nr_pages();
+    }
+
+    /// Says that an area grew or shrank.
+    pub(crate) fn resized(&mut self, old_pages: u64, new_pages: u64) {
+        self.total_pages = self.total_pages - old_pages + new_pages;
     }
 
     /// Checks every invariant of the set; for tests and debugging.
