@@ -17,6 +17,11 @@ impl FreeAreas {
         order: Order,
         migrate_type: MigrateType,
     ) -> Option<Pfn> {
+        // Apart from the general case, because nearly all requests for single pages end here.
+        if self.is_marked(order, migrate_type) {
+            self.count_taken(order);
+            return Some(self.pop(frames, order, migrate_type));
+        }
         match self.smallest(order, migrate_type) {
             Some(from) => Some(self.take_from(frames, from, order, migrate_type)),
             None => fallback::take(self, frames, order, migrate_type),
@@ -28,7 +33,7 @@ impl FreeAreas {
     ///
     /// The lowest part is handed out and the upper halves go to the heads of their lists, so that
     /// the next allocation continues right behind this one.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn take_from(
         &mut self,
         frames: Frames<'_>,
@@ -37,8 +42,7 @@ impl FreeAreas {
         migrate_type: MigrateType,
     ) -> Pfn {
         self.count_taken(to);
-        let pfn = self.list(from, migrate_type).head;
-        self.unlink(frames, pfn, from);
+        let pfn = self.pop(frames, from, migrate_type);
         let mut order = from;
         while order > to
             && let Some(half) = order.down()
@@ -62,12 +66,20 @@ impl FreeAreas {
     pub(crate) fn give(&mut self, frames: Frames<'_>, pfn: Pfn, order: Order, end: ListEnd) {
         self.count_given(order);
         let migrate_type = frames.migrate_type(pfn);
-        let (mut pfn, mut order) = (pfn, order);
-        while let Some(up) = order.up() {
-            let buddy = order.buddy_of(pfn);
-            if frames.free_block(buddy) != Some(order) {
-                break;
-            }
+        if free_buddy(frames, pfn, order).is_some() {
+            self.merge(frames, pfn, order, end);
+        } else {
+            self.push(frames, pfn, order, migrate_type, end);
+        }
+    }
+
+    /// The rest of `give`, for a block whose buddy is free.
+    #[inline(never)]
+    fn merge(&mut self, frames: Frames<'_>, mut pfn: Pfn, mut order: Order, end: ListEnd) {
+        let migrate_type = frames.migrate_type(pfn);
+        while let Some(up) = order.up()
+            && let Some(buddy) = free_buddy(frames, pfn, order)
+        {
             self.unlink(frames, buddy, order);
             if order >= PAGEBLOCK_ORDER && frames.migrate_type(buddy) != migrate_type {
                 // The merged block is on one list, so its pageblocks must agree.
@@ -82,4 +94,11 @@ impl FreeAreas {
         }
         self.push(frames, pfn, order, migrate_type, end);
     }
+}
+
+/// The buddy of the block at `pfn`, if it is free and can merge.
+#[inline]
+fn free_buddy(frames: Frames<'_>, pfn: Pfn, order: Order) -> Option<Pfn> {
+    let buddy = order.buddy_of(pfn);
+    (order < Order::MAX && frames.free_block(buddy) == Some(order)).then_some(buddy)
 }

@@ -59,6 +59,21 @@ impl FreeList {
         self.count += 1;
     }
 
+    /// Takes the first block off the list, which must not be empty.
+    #[inline]
+    fn pop(&mut self, frames: Frames<'_>) -> Pfn {
+        let pfn = self.head;
+        let next = frames.page(pfn).next();
+        self.head = next;
+        if next == Pfn::NONE {
+            self.tail = Pfn::NONE;
+        } else {
+            frames.page(next).set_prev(Pfn::NONE);
+        }
+        self.count -= 1;
+        pfn
+    }
+
     #[inline]
     fn unlink(&mut self, frames: Frames<'_>, pfn: Pfn) {
         let page = frames.page(pfn);
@@ -145,6 +160,22 @@ impl FreeAreas {
         page.set_state_order(PageState::Free, order);
         self.lists[order.index()][migrate_type.index()].push(frames, pfn, end);
         self.nonempty[migrate_type.index()] |= 1 << order.as_u8();
+    }
+
+    /// Takes the first block off a list, which must not be empty; else as `unlink`.
+    #[inline]
+    pub(crate) fn pop(
+        &mut self,
+        frames: Frames<'_>,
+        order: Order,
+        migrate_type: MigrateType,
+    ) -> Pfn {
+        let list = &mut self.lists[order.index()][migrate_type.index()];
+        let pfn = list.pop(frames);
+        if list.count == 0 {
+            self.nonempty[migrate_type.index()] &= !(1 << order.as_u8());
+        }
+        pfn
     }
 
     /// Takes a block off its list. The caller sets its state; its frames still count as free.
