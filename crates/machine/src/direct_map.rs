@@ -75,7 +75,7 @@ impl<'m> DirectMap<'m> {
 
     #[inline]
     fn atomic_u64(&self, phys: PhysAddr) -> &'m AtomicU64 {
-        assert!(phys.as_u64() % 8 == 0, "unaligned word");
+        assert!(phys.as_u64().is_multiple_of(8), "unaligned word");
         let word = self.ptr(phys, 8).cast::<AtomicU64>();
         // SAFETY: mapped for 'm by the invariant, aligned by the assertion (base is page aligned as
         // span.start() is), and an AtomicU64 may alias anything that is accessed atomically.
@@ -84,7 +84,7 @@ impl<'m> DirectMap<'m> {
 
     #[inline]
     fn atomic_u32(&self, phys: PhysAddr) -> &'m AtomicU32 {
-        assert!(phys.as_u64() % 4 == 0, "unaligned word");
+        assert!(phys.as_u64().is_multiple_of(4), "unaligned word");
         let word = self.ptr(phys, 4).cast::<AtomicU32>();
         // SAFETY: as in atomic_u64.
         unsafe { word.as_ref() }

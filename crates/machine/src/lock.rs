@@ -41,10 +41,6 @@ impl RawSpin {
 // SAFETY: `locked` goes from false to true in one compare-exchange only, so that one holder exists
 // at a time; Acquire there pairs with Release in unlock.
 unsafe impl lock_api::RawMutex for RawSpin {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "lock_api asks for it"
-    )]
     const INIT: Self = Self::new(LockRank::Zone);
     type GuardMarker = lock_api::GuardNoSend;
 

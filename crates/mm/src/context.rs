@@ -1,5 +1,6 @@
 //! What every operation on an address space needs at hand.
 
+use crate::MmError;
 use crate::backing::{AnonVma, AnonVmaRef, VmBacking, is_shmem};
 use crate::mm::{Area, MmInner, RssKind, UserTable};
 use crate::spaces::SpaceTable;
@@ -12,6 +13,9 @@ use vellum_page_cache::PageCache;
 use vellum_page_table::{Pte, PteFlags, TlbGather};
 use vellum_types::{OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
 use vellum_vma::VmaCaches;
+
+/// Pages dropped from the cache at once when memory ends, Linux's `SWAP_CLUSTER_MAX` doubled.
+const SHRINK_BATCH: u64 = 64;
 
 /// The object caches that address spaces draw from.
 #[derive(Clone, Copy)]
@@ -212,6 +216,27 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 _ => {}
             }
         }
+    }
+
+    /// Runs `attempt` again, for as long as it ends for want of memory and clean pages of files that
+    /// nobody uses can be dropped. Each round frees something, so there are finitely many.
+    pub(crate) fn with_room<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, MmError>,
+    ) -> Result<T, MmError> {
+        loop {
+            match attempt() {
+                Err(MmError::NoMem) if self.make_room() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Frees a batch of clean cache pages, if frames really are short: NoMem also stands for limits
+    /// and address space, which dropping pages does not mend.
+    pub(crate) fn make_room(&self) -> bool {
+        let all = u64::from(self.memmap.span().len());
+        self.vmstat.item(VmItem::NrFreePages) < all / 4 && self.cache.shrink(SHRINK_BATCH) > 0
     }
 
     /// Drops a reference that no entry held.

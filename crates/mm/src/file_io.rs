@@ -61,10 +61,19 @@ impl<'m, M: Machine> MmContext<'m, M> {
             let at = offset + done;
             let within = at % PAGE_SIZE;
             let piece = (PAGE_SIZE - within).min(len - done);
-            let pfn = match mapping.read_page(&self.cache, at >> PAGE_SHIFT, Readahead::Normal) {
-                Ok((pfn, _)) => pfn,
-                Err(CacheError::BeyondEof) => break,
-                Err(error) if done == 0 => return Err(error.into()),
+            let index = at >> PAGE_SHIFT;
+            let page =
+                self.with_room(
+                    || match mapping.read_page(&self.cache, index, Readahead::Normal) {
+                        Ok((pfn, _)) => Ok(Some(pfn)),
+                        Err(CacheError::BeyondEof) => Ok(None),
+                        Err(error) => Err(error.into()),
+                    },
+                );
+            let pfn = match page {
+                Ok(Some(pfn)) => pfn,
+                Ok(None) => break,
+                Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             };
             let taken = each(pfn.addr() + within, done, piece);
@@ -125,6 +134,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         from: VirtAddr,
         len: u64,
     ) -> Result<u64, MmError> {
+        self.extend_to(mapping, offset);
         let mut done = 0;
         while done < len {
             let at = offset + done;
@@ -134,9 +144,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             match step {
                 Ok(copied) => {
                     done += copied;
-                    if offset + done > mapping.size() {
-                        mapping.set_size(offset + done);
-                    }
+                    mapping.extend_size(offset + done);
                     if copied < piece {
                         break;
                     }
@@ -146,6 +154,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
             }
         }
         Ok(done)
+    }
+
+    /// A write past the end makes a hole up to its start: what a shared mapping left behind the old
+    /// end must read as zero.
+    fn extend_to(&self, mapping: &MappingRef<'m>, offset: u64) {
+        if offset > mapping.size() {
+            self.truncate(mapping, offset);
+        }
     }
 
     #[expect(
@@ -170,7 +186,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if good == 0 {
             return Err(MmError::Fault);
         }
-        let pfn = mapping.get_for_write(&self.cache, index, whole && good == piece)?;
+        let pfn = self.with_room(|| {
+            Ok(mapping.get_for_write(&self.cache, index, whole && good == piece)?)
+        })?;
         let copied = self.copy_phys(mm, from, skip, pfn.addr() + within, good, Access::Read);
         mapping.mark_dirty(&self.cache, index);
         self.put_page(pfn);
@@ -189,9 +207,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         from: VirtAddr,
         len: u64,
     ) -> Result<(), MmError> {
-        if offset + len > mapping.size() {
-            mapping.set_size(offset + len);
-        }
+        self.extend_to(mapping, offset);
+        mapping.extend_size(offset + len);
         let mut done = 0;
         while done < len {
             let at = offset + done;

@@ -152,7 +152,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         });
     }
 
-    /// The file now has a hole there: whole pages are unmapped and dropped, partial ones zeroed.
+    /// The file now has a hole there: whole pages are unmapped and dropped, partial ones zeroed. The
+    /// caller wrote the range back before it made the hole ([`MmContext::writeback`]).
     pub fn punch(&self, mapping: &MappingRef<'m>, offset: u64, len: u64) {
         mapping.punch(&self.cache, offset, len, &mut |first, last| {
             self.unmap_mapping(mapping, first, last);

@@ -35,9 +35,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// # Errors
     /// NoMem.
     pub fn mm_create(&self) -> Result<MmRef<'m>, MmError> {
-        let mm = self.new_mm(self.spaces.next_id())?;
-        self.register(&mm)?;
-        Ok(mm)
+        self.with_room(|| {
+            let mm = self.new_mm(self.spaces.next_id())?;
+            self.register(&mm).inspect_err(|_| self.exit_mmap(&mm))?;
+            Ok(mm)
+        })
     }
 
     /// A copy of `parent` with one user. Pages are shared; private ones become read-only in both,
@@ -46,6 +48,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// # Errors
     /// NoMem; the parent keeps all its memory, though it may fault again on private pages.
     pub fn mm_fork(&self, parent: &Mm<'m>) -> Result<MmRef<'m>, MmError> {
+        self.with_room(|| self.try_fork(parent))
+    }
+
+    fn try_fork(&self, parent: &Mm<'m>) -> Result<MmRef<'m>, MmError> {
         let mut child = self.new_mm(self.spaces.next_id())?;
         let result = self.dup_mmap(parent, &mut child);
         if let Err(error) = result.and_then(|()| self.register(&child)) {

@@ -33,10 +33,8 @@ impl<'m> Memmap<'m> {
         let pages = core::ptr::NonNull::slice_from_raw_parts(start.cast(), span.len() as usize);
         // SAFETY: zero is a valid Page (all fields are integers; state 0 is Reserved), a page is
         // aligned enough, and the bytes are given up for 'm.
-        Self {
-            pages: unsafe { pages.as_ref() },
-            span,
-        }
+        let pages = unsafe { pages.as_ref() };
+        Self { pages, span }
     }
 
     /// The frames described.

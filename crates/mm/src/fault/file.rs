@@ -44,17 +44,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     ) -> Result<FaultOutcome, MmError> {
         let (pfn, outcome) = self.file_page(fault, mapping)?;
         self.map_file_page(inner, fault, fault.page, pfn, mapping);
-        let window = fault.window(u64::from(self.machine.features().fault_around_pages));
-        for va in window.pages() {
-            if va == fault.page || !fault.leaf.get(va).is_none() {
-                continue;
-            }
-            if let Some(pfn) = mapping.find_get(fault.index_of(va)) {
-                self.map_file_page(inner, fault, va, pfn, mapping);
-                self.vmstat.count(VmEvent::FaultAround);
-            }
-        }
-        self.update_mmu(&inner.table, mm.space(), window.start(), window.nr_pages());
+        self.map_around(mm, inner, fault, mapping);
         Ok(outcome)
     }
 
@@ -111,13 +101,13 @@ impl<'m, M: Machine> MmContext<'m, M> {
         fault.leaf.set(fault.page, pte);
         inner.rss_add(RssKind::Anon);
         self.vmstat.count(VmEvent::CowCopy);
-        self.read_around(mm, inner, fault, mapping);
+        self.map_around(mm, inner, fault, mapping);
         Ok(outcome)
     }
 
-    /// Maps what is cached around a private copy read-only, so that the reads that follow it do
-    /// not fault one by one.
-    fn read_around(
+    /// `do_fault_around`: maps, read-only, what is cached around a page that was just mapped, and
+    /// tells the machine of all of it.
+    fn map_around(
         &self,
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
@@ -125,19 +115,21 @@ impl<'m, M: Machine> MmContext<'m, M> {
         mapping: &MappingRef<'m>,
     ) {
         let window = fault.window(u64::from(self.machine.features().fault_around_pages));
-        for va in window.pages() {
-            if fault.leaf.get(va).is_none()
-                && let Some(pfn) = mapping.find_get(fault.index_of(va))
-            {
+        let first = fault.index_of(window.start());
+        let last = first + window.nr_pages() - 1;
+        let mut around = 0;
+        mapping.find_get_range(first, last, &mut |index, pfn| {
+            let va = window.start() + (index - first) * PAGE_SIZE;
+            if fault.leaf.get(va).is_none() {
                 self.map_file_page(inner, fault, va, pfn, mapping);
-                self.vmstat.count(VmEvent::FaultAround);
+                around += 1;
+            } else {
+                // Never the last: the cache holds one too.
+                let last = self.page(pfn).put();
+                debug_assert!(!last, "the cache lost its reference");
             }
-        }
-        self.update_mmu(
-            &inner.table,
-            mm.space(),
-            window.start(),
-            window.len() / PAGE_SIZE,
-        );
+        });
+        self.vmstat.count_many(VmEvent::FaultAround, around);
+        self.update_mmu(&inner.table, mm.space(), window.start(), window.nr_pages());
     }
 }

@@ -125,19 +125,20 @@ impl<'m, M: Machine> MmContext<'m, M> {
             return FaultOutcome::Segv(SegvCode::AccErr);
         }
         let (flags, range, index) = (area.flags, area.range(), index_in(area, addr));
-        let leaf = match inner.table.leaf_or_alloc(addr) {
-            Ok(leaf) => leaf,
-            Err(_) => return FaultOutcome::Oom,
-        };
-        let fault = Fault {
-            page: addr.page_down(),
-            access,
-            flags,
-            range,
-            index,
-            leaf,
-        };
-        match self.handle(mm, inner, &fault) {
+        let served = self.with_room(|| {
+            let leaf = inner.table.leaf_or_alloc(addr)?;
+            let page = addr.page_down();
+            let fault = Fault {
+                page,
+                access,
+                flags,
+                range,
+                index,
+                leaf,
+            };
+            self.handle(mm, inner, &fault)
+        });
+        match served {
             Ok(outcome) => {
                 if outcome == FaultOutcome::Major {
                     self.vmstat.count(VmEvent::PgMajFault);

@@ -13,7 +13,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// how the raw system call reports one.
     pub fn brk(&self, mm: &Mm<'m>, addr: u64) -> u64 {
         let mut inner = mm.lock();
-        match self.set_brk(mm, &mut inner, addr) {
+        match self.with_room(|| self.set_brk(mm, &mut inner, addr)) {
             Ok(()) => addr,
             Err(_) => inner.brk,
         }

@@ -14,7 +14,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// # Errors
     /// As mincore(2): Inval, Fault for a bad vector, NoMem for a hole.
     pub fn mincore(&self, mm: &Mm<'m>, addr: u64, len: u64, vec: u64) -> Result<(), MmError> {
-        if addr % PAGE_SIZE != 0 {
+        if !addr.is_multiple_of(PAGE_SIZE) {
             return Err(MmError::Inval);
         }
         let layout = mm.layout();

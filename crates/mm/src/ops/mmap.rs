@@ -80,7 +80,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// # Errors
     /// As mmap(2), in Linux's order of checks.
     pub fn mmap(&self, mm: &Mm<'m>, request: MmapRequest<'m>) -> Result<u64, MmError> {
-        if request.offset % PAGE_SIZE != 0 {
+        if !request.offset.is_multiple_of(PAGE_SIZE) {
             return Err(MmError::Inval);
         }
         if request.flags & map::HUGETLB != 0 {
@@ -89,7 +89,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         let mut inner = mm.lock();
         let flags = request.flags;
-        let (range, vm_flags) = self.place(mm, &mut inner, request)?;
+        let (range, vm_flags) = self.with_room(|| self.place(mm, &mut inner, &request))?;
         let locked = vm_flags.contains(VmFlags::LOCKED) && !vm_flags.contains(VmFlags::LOCKONFAULT);
         let populate = flags & (map::POPULATE | map::NONBLOCK) == map::POPULATE;
         if locked || populate {
@@ -104,7 +104,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         &self,
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
-        request: MmapRequest<'m>,
+        request: &MmapRequest<'m>,
     ) -> Result<(VirtRange, VmFlags), MmError> {
         if request.len == 0 {
             return Err(MmError::Inval);
@@ -124,7 +124,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             return Err(MmError::NoMem);
         }
         let fixed = request.flags & (map::FIXED | map::FIXED_NOREPLACE) != 0;
-        let range = self.unmapped_range(inner, &request, len, fixed)?;
+        let range = self.unmapped_range(inner, request, len, fixed)?;
         if request.flags & map::FIXED_NOREPLACE != 0
             && inner.areas.overlapping(range).next().is_some()
         {
@@ -147,7 +147,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 return Err(MmError::Again);
             }
         }
-        let (object, pgoff) = self.object_for(&request, range, len, &mut vm_flags)?;
+        let (object, pgoff) = self.object_for(request, range, len, &mut vm_flags)?;
         let replaced: u64 = inner
             .areas
             .overlapping(range)
@@ -185,7 +185,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if request.addr > layout.task_size - len {
                 return Err(MmError::NoMem);
             }
-            if request.addr % PAGE_SIZE != 0 {
+            if !request.addr.is_multiple_of(PAGE_SIZE) {
                 return Err(MmError::Inval);
             }
             if request.addr < layout.mmap_min {

@@ -32,7 +32,7 @@ pub(crate) fn page_range(
     len: u64,
     overflow: MmError,
 ) -> Result<Option<VirtRange>, MmError> {
-    if start % PAGE_SIZE != 0 {
+    if !start.is_multiple_of(PAGE_SIZE) {
         return Err(MmError::Inval);
     }
     let aligned = page_align(len);

@@ -19,7 +19,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// As mprotect(2). What lies before the first hole or refusal has changed.
     pub fn mprotect(&self, mm: &Mm<'m>, addr: u64, len: u64, prot: u32) -> Result<(), MmError> {
         let grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP);
-        if grows == PROT_GROWSDOWN | PROT_GROWSUP || addr % PAGE_SIZE != 0 {
+        if grows == PROT_GROWSDOWN | PROT_GROWSUP || !addr.is_multiple_of(PAGE_SIZE) {
             return Err(MmError::Inval);
         }
         if len == 0 {
@@ -47,7 +47,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             return Err(MmError::Inval);
         }
         let wanted = VmFlags::from_prot(Prot::from_bits_truncate(prot));
-        let result = self.protect_range(mm, &mut inner, range, wanted);
+        let result = self.with_room(|| self.protect_range(mm, &mut inner, range, wanted));
         inner.areas.merge_around(range);
         result
     }

@@ -32,7 +32,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             || (flags & FIXED != 0 && flags & MAYMOVE == 0)
             || (flags & DONTUNMAP != 0
                 && (flags & MAYMOVE == 0 || page_align(old_len) != page_align(new_len)))
-            || old % PAGE_SIZE != 0
+            || !old.is_multiple_of(PAGE_SIZE)
         {
             return Err(MmError::Inval);
         }
@@ -90,7 +90,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
         new_addr: u64,
     ) -> Result<u64, MmError> {
         let task_size = inner.layout.task_size;
-        if new_addr % PAGE_SIZE != 0 || new_len > task_size || new_addr > task_size - new_len {
+        if !new_addr.is_multiple_of(PAGE_SIZE)
+            || new_len > task_size
+            || new_addr > task_size - new_len
+        {
             return Err(MmError::Inval);
         }
         let fixed = flags & FIXED != 0;
@@ -255,11 +258,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         };
         self.move_entries(mm, inner, old_range, target);
         if keep {
-            if let Some(area) = inner.areas.find_mut(old_range.start()) {
-                if area.flags.contains(VmFlags::LOCKED) {
-                    area.flags = new_flags;
-                    inner.locked_vm = inner.locked_vm.saturating_sub(old_range.nr_pages());
-                }
+            if let Some(area) = inner.areas.find_mut(old_range.start())
+                && area.flags.contains(VmFlags::LOCKED)
+            {
+                area.flags = new_flags;
+                inner.locked_vm = inner.locked_vm.saturating_sub(old_range.nr_pages());
             }
             inner.areas.merge_around(old_range);
         } else {

@@ -21,12 +21,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
     pub fn munmap(&self, mm: &Mm<'m>, addr: u64, len: u64) -> Result<(), MmError> {
         let mut inner = mm.lock();
         let range = Self::munmap_range(&inner, addr, len)?;
-        self.unmap_range(mm, &mut inner, range)
+        self.with_room(|| self.unmap_range(mm, &mut inner, range))
     }
 
     fn munmap_range(inner: &MmInner<'m>, addr: u64, len: u64) -> Result<VirtRange, MmError> {
         let task_size = inner.layout.task_size;
-        if addr % PAGE_SIZE != 0 || addr > task_size || len > task_size - addr {
+        if !addr.is_multiple_of(PAGE_SIZE) || addr > task_size || len > task_size - addr {
             return Err(MmError::Inval);
         }
         VirtRange::from_len(VirtAddr::new(addr), page_align(len)).ok_or(MmError::Inval)
