@@ -108,6 +108,10 @@ impl<B> Vma<B> {
         self.start <= addr && addr < self.end
     }
 
+    pub(crate) fn set_end(&mut self, end: VirtAddr) {
+        self.end = end;
+    }
+
     pub(crate) fn set_bounds(&mut self, range: VirtRange, pgoff: u64) {
         (self.start, self.end, self.pgoff) = (range.start(), range.end(), pgoff);
     }
@@ -120,6 +124,12 @@ impl<B: Backing> Vma<B> {
             && self.flags == next.flags
             && (!self.backing.is_linear() || self.page_index(next.start) == next.pgoff)
             && self.backing.can_merge(&next.backing)
+    }
+
+    /// Makes `upper`, which touches this area, part of it.
+    pub(crate) fn extend(&mut self, upper: &Self) {
+        self.end = upper.end;
+        self.backing.absorb(&upper.backing);
     }
 }
 

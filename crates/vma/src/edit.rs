@@ -65,14 +65,13 @@ impl<B: Backing> VmaSet<'_, B> {
         let Some(area) = self.lookup(at).filter(|area| area.start() < at) else {
             return Ok(None);
         };
-        let (start, pgoff, pages) = (area.start(), area.pgoff(), area.nr_pages());
-        let (lower, upper) = (join(start, at), join(at, area.end()));
+        let start = area.start();
+        let upper = join(at, area.end());
         let upper = Vma::new(upper, area.flags, area.page_index(at), area.backing.clone());
         let upper = self.caches.areas.boxed(upper)?;
         let plan = self.plan(at);
         let spare = Spare::reserve(&self.caches, &plan)?;
-        self.update(start, |area| area.set_bounds(lower, pgoff));
-        self.resized(pages, lower.nr_pages());
+        self.resized(upper.nr_pages(), 0);
         self.commit(upper, &plan, spare);
         Ok(Some(start))
     }
@@ -151,6 +150,17 @@ impl<B: Backing> VmaSet<'_, B> {
 
     /// Makes the areas that start at `start` and `middle`, which touch, one area.
     fn rejoin(&mut self, start: VirtAddr, middle: VirtAddr) -> VirtRange {
+        // Nearly always both are in the same leaf.
+        let upper = self.remove_by(start, |leaf, at| {
+            leaf.area(at + 1)?;
+            let upper = leaf.remove(at + 1)?;
+            leaf.update(at, |lower| lower.extend(&upper));
+            Some(upper)
+        });
+        if let Some(upper) = upper {
+            self.resized(0, upper.nr_pages());
+            return join(start, upper.end());
+        }
         match self.remove(middle) {
             Some(upper) => self.merge_up(start, &upper),
             None => join(start, middle),
@@ -160,13 +170,9 @@ impl<B: Backing> VmaSet<'_, B> {
     /// Extends the area that starts at `start` by `upper`, which lies right above it and is not in
     /// the set.
     fn merge_up(&mut self, start: VirtAddr, upper: &Vma<B>) -> VirtRange {
-        let range = join(start, upper.end());
         self.resized(0, upper.nr_pages());
-        self.update(start, |area| {
-            area.set_bounds(range, area.pgoff());
-            area.backing.absorb(&upper.backing);
-        });
-        range
+        self.update(start, |lower| lower.extend(upper));
+        join(start, upper.end())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Inner nodes: children, and what a search must know of each.
 
-use crate::Vma;
 use crate::entries::{Entries, even_out, pull, put, split, to_left, to_right};
 use crate::node::{Grown, Node, Summary};
 use crate::path::Steps;
 use crate::reserve::Spare;
+use crate::{Leaf, Vma};
 use core::fmt;
 use vellum_object::KBox;
 
@@ -119,10 +119,13 @@ impl<'m, B> Inner<'m, B> {
     }
 
     /// See [`Node::remove`].
-    pub(crate) fn remove(&mut self, start: u64) -> Option<(KBox<'m, Vma<B>>, bool)> {
+    pub(crate) fn remove<F>(&mut self, start: u64, take: F) -> Option<(KBox<'m, Vma<B>>, bool)>
+    where
+        F: FnOnce(&mut Leaf<'m, B>, usize) -> Option<KBox<'m, Vma<B>>>,
+    {
         let at = self.place_for(start);
         let child = self.child_mut(at)?;
-        let (area, changed) = child.remove(start)?;
+        let (area, changed) = child.remove(start, take)?;
         if child.is_short() {
             self.balance(at);
             return Some((area, true));
@@ -175,7 +178,7 @@ impl<'m, B> Inner<'m, B> {
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let inside = self.gaps().iter().copied().max().unwrap_or(0);
+        let inside = self.gaps().iter().copied().fold(0, u64::max);
         Summary::of(self.starts(), self.ends(), inside)
     }
 

@@ -5,6 +5,7 @@ use crate::entries::{Entries, pull, put, to_left, to_right};
 use crate::node::Summary;
 use core::fmt;
 use vellum_object::KBox;
+use vellum_types::VirtAddr;
 
 /// Areas in a leaf.
 pub(crate) const LEAF_AREAS: usize = 16;
@@ -71,6 +72,18 @@ impl<'m, B> Leaf<'m, B> {
         self.starts().partition_point(|other| *other < start)
     }
 
+    /// Ends the area below the slot `at` at `end`, if it reaches beyond.
+    pub(crate) fn cut_below(&mut self, at: usize, end: VirtAddr) {
+        let Some(below) = at
+            .checked_sub(1)
+            .filter(|below| self.ends[*below] > end.as_u64())
+        else {
+            return;
+        };
+        self.update(below, |area| area.set_end(end));
+    }
+
+    /// Takes out the area at `at`.
     pub(crate) fn remove(&mut self, at: usize) -> Option<KBox<'m, Vma<B>>> {
         pull(&mut self.starts, self.len, at, 0);
         pull(&mut self.ends, self.len, at, 0);

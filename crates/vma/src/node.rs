@@ -70,7 +70,8 @@ impl<'m, B> Node<'m, B> {
         }
     }
 
-    /// Puts an area in at the place to which `steps` lead. `spare` has the nodes that this takes.
+    /// Puts an area in at the place to which `steps` lead. `spare` has the nodes that this takes. The
+    /// area below, if it reaches into the new one, is cut off there.
     pub(crate) fn insert(
         &mut self,
         area: KBox<'m, Vma<B>>,
@@ -80,6 +81,7 @@ impl<'m, B> Node<'m, B> {
         match self {
             Self::Leaf(leaf) => {
                 let at = steps.next();
+                leaf.cut_below(at, area.start());
                 if !leaf.is_full() {
                     leaf.put(at, area);
                     return Grown {
@@ -98,15 +100,19 @@ impl<'m, B> Node<'m, B> {
         }
     }
 
-    /// Takes out the area that starts at `start`; returns with it whether the summary may have
-    /// changed. Leaves this node short or empty, if it must, but none below it.
-    pub(crate) fn remove(&mut self, start: u64) -> Option<(KBox<'m, Vma<B>>, bool)> {
+    /// Goes to the leaf of the area that starts at `start`, where `take` takes an area out; returns
+    /// with it whether the summary may have changed. Leaves this node short or empty, if it must, but
+    /// none below it.
+    pub(crate) fn remove<F>(&mut self, start: u64, take: F) -> Option<(KBox<'m, Vma<B>>, bool)>
+    where
+        F: FnOnce(&mut Leaf<'m, B>, usize) -> Option<KBox<'m, Vma<B>>>,
+    {
         match self {
             Self::Leaf(leaf) => {
                 let at = leaf.position(start)?;
-                Some((leaf.remove(at)?, true))
+                Some((take(leaf, at)?, true))
             }
-            Self::Inner(inner) => inner.remove(start),
+            Self::Inner(inner) => inner.remove(start, take),
         }
     }
 

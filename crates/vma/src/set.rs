@@ -6,7 +6,7 @@ use crate::last_hit::LastHit;
 use crate::node::Node;
 use crate::path::Path;
 use crate::reserve::{Plan, Spare};
-use crate::{CacheStats, Inner, Vma, VmaCaches, VmaError};
+use crate::{CacheStats, Inner, Leaf, Vma, VmaCaches, VmaError};
 use core::fmt;
 use vellum_object::KBox;
 use vellum_types::{VirtAddr, VirtRange};
@@ -207,7 +207,8 @@ impl<'m, B> VmaSet<'m, B> {
         Plan::new(self.root.as_ref(), start.as_u64())
     }
 
-    /// Adds an area where `plan` says; the set has not changed since but for the bounds of areas.
+    /// Adds an area where `plan` says. An area that reaches into it from below is cut off there, and
+    /// the caller corrects the total of pages with [`resized`](Self::resized).
     pub(crate) fn commit(&mut self, area: KBox<'m, Vma<B>>, plan: &Plan, mut spare: Spare<'m, B>) {
         self.len += 1;
         self.total_pages += area.nr_pages();
@@ -230,8 +231,16 @@ impl<'m, B> VmaSet<'m, B> {
 
     /// Takes out the area that starts at `start`. Never fails for want of memory.
     pub fn remove(&mut self, start: VirtAddr) -> Option<KBox<'m, Vma<B>>> {
+        self.remove_by(start, Leaf::remove)
+    }
+
+    /// Takes out the area that `take` chooses in the leaf of the one that starts at `start`.
+    pub(crate) fn remove_by<F>(&mut self, start: VirtAddr, take: F) -> Option<KBox<'m, Vma<B>>>
+    where
+        F: FnOnce(&mut Leaf<'m, B>, usize) -> Option<KBox<'m, Vma<B>>>,
+    {
         let root = self.root.as_mut()?;
-        let (area, _) = root.remove(start.as_u64())?;
+        let (area, _) = root.remove(start.as_u64(), take)?;
         self.len -= 1;
         self.total_pages -= area.nr_pages();
         match root {
