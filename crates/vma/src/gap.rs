@@ -26,12 +26,14 @@ impl<B> VmaSet<'_, B> {
     /// The lowest, or highest, address where an area of `request.len` bytes fits. Linux:
     /// `vm_unmapped_area`.
     ///
-    /// As in Linux the first gap counts that holds the length at any alignment. Only if there is none,
-    /// a gap is taken that is just aligned well, at the cost of looking at all that are long enough.
-    /// `None` if there is no room, or the length is zero.
+    /// As in Linux the first gap counts that holds the length wherever it is aligned. Only if there is
+    /// none, a gap is taken that happens to be aligned well, at the cost of looking at each that is
+    /// long enough.
+    /// `None` if there is no room, the length is not a number of pages, or the alignment is not a
+    /// power of two.
     pub fn unmapped_area(&self, request: GapRequest) -> Option<VirtAddr> {
         let align = request.align.max(PAGE_SIZE);
-        if request.len == 0 || !align.is_power_of_two() {
+        if request.len == 0 || request.len % PAGE_SIZE != 0 || !align.is_power_of_two() {
             return None;
         }
         let search = |slack: u64| {
