@@ -33,7 +33,7 @@ impl<B> VmaSet<'_, B> {
     /// power of two.
     pub fn unmapped_area(&self, request: GapRequest) -> Option<VirtAddr> {
         let align = request.align.max(PAGE_SIZE);
-        if request.len == 0 || request.len % PAGE_SIZE != 0 || !align.is_power_of_two() {
+        if request.len == 0 || !request.len.is_multiple_of(PAGE_SIZE) || !align.is_power_of_two() {
             return None;
         }
         let search = |slack: u64| {
