@@ -1,99 +1,154 @@
-//! System calls of the guest: files, memory, `/proc`, program images.
+//! The system calls of x86-64 Linux, as seen from the machine.
+//!
+//! The host stops a program at the entry of each call that takes a pointer or changes memory. This
+//! module says what becomes of the call. Calls about memory go to the core; reads and writes of
+//! regular files go through the core's page cache, so that they agree with mappings; questions
+//! about memory in `/proc` are answered from the core; all others run on the host, once the pages
+//! behind their pointers are there.
+//!
+//! ```text
+//!                  ┌ Free ──────────────────────────────── never seen here
+//!   number ─table──┼ Native, Engine ── prefault ─────────▶ Action::Native / NativeExit
+//!                  ├ Emulate ─ memory, files, paths, … ──▶ Action::Return / Native…
+//!                  └ Refuse ─────────────────────────────▶ Action::Return(-errno)
+//! ```
+//!
+//! # The way of a call
+//! The engine answers calls about tasks, signals and exec itself and hands all others to
+//! [`dispatch`]. If that says [`Action::NativeExit`], [`syscall_exit`] is called when the host is
+//! done. [`TaskState`] is what is remembered of a task over its life, [`State`] what belongs to all.
+//!
+//! # Pins
+//! A call that runs natively reads and writes its buffers while the program's other threads go on,
+//! so each buffer is faulted in with [`Engine::prefault`], which keeps its frames where they are
+//! until the task stops again.
+//!
+//! # Failure
+//! A bad pointer is EFAULT as on Linux, or less is transferred where Linux does that. Out of memory
+//! while faulting in a buffer looks to the host like a bad pointer.
 
-use crate::engine::{Action, Engine, Image};
-use crate::facade::{BackingStore, IoError};
+mod auxv;
+mod calls;
+mod elf;
+mod exec;
+mod fd;
+mod files;
+mod image;
+mod memory;
+mod paths;
+mod prefault;
+mod procfs;
+mod special;
+mod store;
+pub mod table;
+mod transfer;
+mod user;
+
+pub use exec::{exec_image, first_image};
+pub use fd::raise_descriptor_limit;
+pub use prefault::prefault_call;
+pub use store::HostStore;
+
+use crate::engine::{Action, Engine};
 use crate::task::Task;
-use std::ffi::OsStr;
-use std::fmt;
-use vellum_machine::DirectMap;
-use vellum_types::{FileId, Pfn};
-
-mod table;
+use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Numbers of the system calls that the host may run without a stop: no pointers, no state of ours.
 pub fn free_calls() -> Vec<u32> {
-    Vec::new()
+    table::free_calls().collect()
 }
 
-/// What this layer remembers of a task.
-#[derive(Clone, Default)]
-pub struct TaskState {}
+/// What a process runs.
+#[derive(Debug)]
+pub struct Program {
+    /// The path of the program file, as `/proc/PID/exe` shows it.
+    pub path: Vec<u8>,
+    /// Holds the program file open, by path only.
+    pub(crate) file: std::os::fd::OwnedFd,
+}
 
-/// What this layer remembers of a program image until it runs.
-#[derive(Default)]
-pub struct ImageState {}
+/// What is remembered of a new image until a task runs it.
+#[derive(Clone, Debug)]
+pub struct ImageState {
+    program: Rc<Program>,
+}
 
-/// State that belongs to no task.
-#[derive(Default)]
+/// What is remembered of a task.
+#[derive(Clone, Debug, Default)]
+pub struct TaskState {
+    /// What it runs; `None` only before the first exec.
+    program: Option<Rc<Program>>,
+    /// A call that the host may resume by restart_syscall.
+    restartable: Option<(u64, [u64; 6])>,
+    /// What is to be done at the exit of the present call.
+    at_exit: calls::AtExit,
+}
+
+impl TaskState {
+    /// The program's path; empty before the first exec.
+    pub fn path(&self) -> &[u8] {
+        self.program.as_ref().map_or(&[], |program| &program.path)
+    }
+}
+
+/// What is remembered of no task in particular.
+#[derive(Debug, Default)]
 pub struct State<'m> {
-    marker: std::marker::PhantomData<&'m ()>,
+    descriptors: fd::Descriptors,
+    snapshots: procfs::Snapshots,
+    /// Devices, and whether their regular files are ordinary ones.
+    devices: HashMap<u64, bool>,
+    /// How often each call was refused or unknown.
+    odd_calls: HashMap<u64, u64>,
+    /// Some process set RLIMIT_FSIZE, so that writes must look.
+    file_size_limited: bool,
+    core: core::marker::PhantomData<&'m ()>,
 }
 
-/// Files of the host.
-#[derive(Default)]
-pub struct HostStore {}
-
-impl BackingStore for HostStore {
-    fn read(&self, _: FileId, _: u64, _: &[Pfn], _: DirectMap<'_>) -> Result<u64, IoError> {
-        Ok(0)
+impl State<'_> {
+    /// The calls that were refused or unknown: name, number, times; most frequent first.
+    pub fn odd_calls(&self) -> Vec<(&'static str, u64, u64)> {
+        let mut list: Vec<_> = self
+            .odd_calls
+            .iter()
+            .map(|(nr, n)| (table::call(*nr).name, *nr, *n))
+            .collect();
+        list.sort_by_key(|(_, nr, n)| (u64::MAX - n, *nr));
+        list
     }
-    fn write(&self, _: FileId, _: u64, _: &[Pfn], _: u64, _: DirectMap<'_>) -> Result<(), IoError> {
-        Ok(())
-    }
-    fn sync(&self, _: FileId) -> Result<(), IoError> {
-        Ok(())
-    }
-    fn size(&self, _: FileId) -> u64 {
-        0
-    }
-    fn name(&self, _: FileId, _: &mut dyn fmt::Write) -> fmt::Result {
-        Ok(())
-    }
-    fn dev_ino(&self, _: FileId) -> (u32, u32, u64) {
-        (0, 0, 0)
-    }
-    fn release(&self, _: FileId) {}
 }
 
 /// A system call that the engine does not answer itself.
-pub fn dispatch<'m>(_engine: &mut Engine<'m>, _task: &mut Task<'m>) -> Action<'m> {
-    Action::Native
+pub fn dispatch<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+    calls::enter(engine, task)
 }
 
 /// The exit of a call for which `dispatch` returned [`Action::NativeExit`]. `task.regs.rax` is the
 /// result; arguments are the guest's original ones.
-pub fn syscall_exit<'m>(_engine: &mut Engine<'m>, _task: &mut Task<'m>) {}
-
-/// Loads the program that an execve or execveat of `task` names (arguments in its registers).
-///
-/// # Errors
-/// A positive errno for the guest.
-pub fn exec_image<'m>(_engine: &mut Engine<'m>, _task: &mut Task<'m>) -> Result<Image<'m>, i32> {
-    Err(libc::ENOSYS)
-}
-
-/// Loads the first program. `program` is a path; `argv` includes argument zero; the directory is the
-/// supervisor's.
-///
-/// # Errors
-/// A positive errno.
-pub fn first_image<'m>(
-    _engine: &mut Engine<'m>,
-    _program: &OsStr,
-    _argv: &[&OsStr],
-    _envp: &[(&OsStr, &OsStr)],
-) -> Result<Image<'m>, i32> {
-    Err(libc::ENOSYS)
+pub fn syscall_exit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) {
+    calls::exit(engine, task);
 }
 
 /// A child was created by fork, vfork or clone with these CLONE_ flags; its TaskState starts as what
 /// this returns.
 pub fn forked(parent: &TaskState, _flags: u64) -> TaskState {
-    parent.clone()
+    TaskState {
+        program: parent.program.clone(),
+        ..TaskState::default()
+    }
 }
 
 /// The task runs a new image from now on (the host closed its CLOEXEC descriptors).
-pub fn execed<'m>(_engine: &mut Engine<'m>, _task: &mut Task<'m>, _image: ImageState) {}
+pub fn execed<'m>(_engine: &mut Engine<'m>, task: &mut Task<'m>, image: ImageState) {
+    task.abi = TaskState {
+        program: Some(image.program),
+        ..TaskState::default()
+    };
+}
 
 /// The task is gone.
-pub fn exited<'m>(_engine: &mut Engine<'m>, _tid: i32, _state: TaskState) {}
+pub fn exited<'m>(engine: &mut Engine<'m>, tid: i32, _state: TaskState) {
+    // Its id may be given to another process; that one would be seen through the old handle.
+    engine.abi.descriptors.forget(tid);
+}

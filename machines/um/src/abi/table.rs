@@ -92,7 +92,12 @@ const GUESSES: &[(u8, Pointer)] = &[
     (5, Pointer::Guess),
 ];
 
-const UNKNOWN: Call = Call { name: "unknown", how: How::Unknown, pointers: GUESSES, count: None };
+const UNKNOWN: Call = Call {
+    name: "unknown",
+    how: How::Unknown,
+    pointers: GUESSES,
+    count: None,
+};
 
 static TABLE: [Call; NR_CALLS as usize] = build();
 
@@ -114,7 +119,9 @@ pub fn call(nr: u64) -> &'static Call {
 
 /// The numbers of the calls that the host may run without telling us, ascending.
 pub fn free_calls() -> impl Iterator<Item = u32> {
-    (0..NR_CALLS).filter(|nr| call(*nr).how == How::Free).map(|nr| nr as u32)
+    (0..NR_CALLS)
+        .filter(|nr| call(*nr).how == How::Free)
+        .map(|nr| nr as u32)
 }
 
 #[cfg(test)]
@@ -141,7 +148,9 @@ mod tests {
                     _ => None,
                 };
                 match len {
-                    Some(Len::Arg(a) | Len::Plus8(a) | Len::Times(a, _) | Len::Bits(a)) => assert!(a < 6),
+                    Some(Len::Arg(a) | Len::Plus8(a) | Len::Times(a, _) | Len::Bits(a)) => {
+                        assert!(a < 6)
+                    }
                     Some(Len::AtU32(a)) => {
                         assert!(call.pointers.iter().any(|(p, _)| *p == a), "{}", call.name);
                     }
@@ -149,7 +158,11 @@ mod tests {
                 }
             }
             if call.how == How::Free {
-                assert!(call.pointers.is_empty(), "{} is free but has pointers", call.name);
+                assert!(
+                    call.pointers.is_empty(),
+                    "{} is free but has pointers",
+                    call.name
+                );
             }
         }
     }

@@ -113,7 +113,7 @@ rows! {
     77 "ftruncate" Emulate;
     78 "getdents" Native, [1: Out(Arg(2))], count 2;
     79 "getcwd" Native, [0: Out(Arg(1))];
-    80 "chdir" Emulate, [0: Str];
+    80 "chdir" Native, [0: Str];
     81 "fchdir" Free;
     82 "rename" Native, [0: Str, 1: Str];
     83 "mkdir" Native, [0: Str];

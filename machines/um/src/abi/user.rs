@@ -1,8 +1,8 @@
 //! Reading and writing a program's memory.
 
+use crate::facade::Mm;
+use crate::facade::System;
 use vellum_machine::Machine;
-use vellum_mm::Mm;
-use vellum_system::System;
 use vellum_types::{PAGE_SIZE, VirtAddr};
 
 /// The longest path, with its NUL.
@@ -20,7 +20,9 @@ impl<M: Machine> User<'_, '_, M> {
         if to.is_empty() {
             return Ok(());
         }
-        self.system.copy_from_user(self.mm, VirtAddr::new(from), to).map_err(|_| libc::EFAULT)
+        self.system
+            .copy_from_user(self.mm, VirtAddr::new(from), to)
+            .map_err(|_| libc::EFAULT)
     }
 
     /// Stores `from`, or EFAULT.
@@ -28,7 +30,9 @@ impl<M: Machine> User<'_, '_, M> {
         if from.is_empty() {
             return Ok(());
         }
-        self.system.copy_to_user(self.mm, VirtAddr::new(to), from).map_err(|_| libc::EFAULT)
+        self.system
+            .copy_to_user(self.mm, VirtAddr::new(to), from)
+            .map_err(|_| libc::EFAULT)
     }
 
     pub(super) fn read_u32(&self, from: u64) -> Result<u32, i32> {

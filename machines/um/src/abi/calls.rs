@@ -1,0 +1,149 @@
+//! From a call's number to what answers it.
+
+use super::table::{self, How};
+use super::{files, memory, paths, prefault, procfs, special, transfer};
+use crate::engine::{Action, Engine};
+use crate::task::Task;
+use vellum_types::FileId;
+
+type Result<T> = core::result::Result<T, i32>;
+
+/// What is to be done at the exit of a call that the host runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum AtExit {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The host may have changed this file.
+    Refresh(FileId),
+    /// The call opened a file and perhaps cut it to nothing.
+    RefreshOpened,
+    /// The limits of this process may have changed.
+    Limits(i32),
+}
+
+fn answer<'m>(result: Result<i64>) -> Action<'m> {
+    Action::Return(match result {
+        Ok(value) => value,
+        Err(errno) => -i64::from(errno),
+    })
+}
+
+/// See [`super::dispatch`].
+pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+    let nr = task.nr();
+    task.abi.at_exit = AtExit::Nothing;
+    match nr {
+        libc::SYS_mmap => answer(memory::mmap(engine, task)),
+        libc::SYS_munmap
+        | libc::SYS_mprotect
+        | libc::SYS_pkey_mprotect
+        | libc::SYS_mremap
+        | libc::SYS_brk
+        | libc::SYS_madvise
+        | libc::SYS_msync
+        | libc::SYS_mincore
+        | libc::SYS_mlock
+        | libc::SYS_mlock2
+        | libc::SYS_munlock
+        | libc::SYS_mlockall
+        | libc::SYS_munlockall => answer(memory::other(engine, task)),
+
+        libc::SYS_read
+        | libc::SYS_pread64
+        | libc::SYS_readv
+        | libc::SYS_preadv
+        | libc::SYS_preadv2 => transfer::read(engine, task),
+        libc::SYS_write
+        | libc::SYS_pwrite64
+        | libc::SYS_writev
+        | libc::SYS_pwritev
+        | libc::SYS_pwritev2 => transfer::write(engine, task),
+        libc::SYS_sendfile => special::send_file(engine, task),
+        libc::SYS_copy_file_range => special::copy_range(engine, task),
+        libc::SYS_splice => special::splice(engine, task),
+        libc::SYS_ftruncate => special::truncate_open(engine, task),
+        libc::SYS_truncate => special::truncate(engine, task),
+        libc::SYS_fallocate => special::allocate(engine, task),
+        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => {
+            special::sync(engine, task)
+        }
+        libc::SYS_sync | libc::SYS_syncfs => {
+            // Errors are told to those who sync the file itself.
+            let _ = engine.sys.writeback_all();
+            Action::Native
+        }
+
+        libc::SYS_open | libc::SYS_openat | libc::SYS_openat2 | libc::SYS_creat => {
+            paths::open(engine, task)
+        }
+        libc::SYS_readlink | libc::SYS_readlinkat => paths::read_link(engine, task),
+        libc::SYS_stat
+        | libc::SYS_lstat
+        | libc::SYS_newfstatat
+        | libc::SYS_statx
+        | libc::SYS_access
+        | libc::SYS_faccessat
+        | libc::SYS_faccessat2 => paths::examine(engine, task),
+
+        libc::SYS_sysinfo => answer(procfs::sysinfo(engine, task)),
+        libc::SYS_ioctl
+        | libc::SYS_fcntl
+        | libc::SYS_futex
+        | libc::SYS_prctl
+        | libc::SYS_arch_prctl
+        | libc::SYS_setrlimit
+        | libc::SYS_prlimit64
+        | libc::SYS_seccomp
+        | libc::SYS_setsockopt
+        | libc::SYS_personality
+        | libc::SYS_memfd_create
+        | libc::SYS_restart_syscall
+        | special::SYS_FUTEX_WAITV
+        | special::SYS_FUTEX_WAKE
+        | special::SYS_FUTEX_WAIT
+        | special::SYS_FUTEX_REQUEUE => special::call(engine, task),
+        _ => by_table(engine, task),
+    }
+}
+
+fn by_table<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+    let nr = task.nr() as u64;
+    match table::call(nr).how {
+        How::Refuse(errno) => {
+            *engine.abi.odd_calls.entry(nr).or_insert(0) += 1;
+            answer(Err(errno))
+        }
+        How::Unknown => {
+            *engine.abi.odd_calls.entry(nr).or_insert(0) += 1;
+            prefault::prefault_call(engine, task)
+        }
+        _ => {
+            special::remember_restartable(task);
+            prefault::prefault_call(engine, task)
+        }
+    }
+}
+
+/// See [`super::syscall_exit`].
+pub(super) fn exit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) {
+    match core::mem::take(&mut task.abi.at_exit) {
+        AtExit::Nothing => {}
+        AtExit::Refresh(id) => files::refresh(engine, id),
+        AtExit::RefreshOpened => {
+            if task.result() >= 0
+                && let Some(open) = files::regular(engine, task, task.result() as u64)
+                && let Some(id) = engine.store.find(&open.stat)
+            {
+                files::refresh(engine, id);
+            }
+        }
+        AtExit::Limits(pid) => {
+            if task.tgid == pid || task.tid == pid {
+                task.mm.set_limits(memory::limits(task.tgid));
+            } else if let Some(other) = engine.tasks.get(&pid) {
+                other.mm.set_limits(memory::limits(pid));
+            }
+        }
+    }
+}
