@@ -40,8 +40,12 @@ pub struct Task<'m> {
     pub abi: abi::TaskState,
     /// What the supervisor waits for.
     pub(crate) phase: crate::supervisor::Phase<'m>,
+    /// The registers at the entry of the present system call.
+    pub(crate) saved_args: Regs,
     /// Runs at this moment, or sleeps in the host kernel.
     pub(crate) running: bool,
+    /// May use all CPUs of its mask at the moment.
+    pub(crate) roaming: bool,
     /// Since when, in nanoseconds of the machine's clock.
     pub(crate) since: u64,
 }
@@ -75,6 +79,18 @@ impl Task<'_> {
     /// Sets the result, at a system-call exit stop.
     pub fn set_result(&mut self, value: i64) {
         self.regs.rax = value as u64;
+        self.regs_dirty = true;
+    }
+    /// Puts the arguments and the number back to what the guest passed; the result stays.
+    pub(crate) fn restore_args(&mut self) {
+        let (now, then) = (&mut self.regs, &self.saved_args);
+        now.rdi = then.rdi;
+        now.rsi = then.rsi;
+        now.rdx = then.rdx;
+        now.r10 = then.r10;
+        now.r8 = then.r8;
+        now.r9 = then.r9;
+        now.orig_rax = then.orig_rax;
         self.regs_dirty = true;
     }
     /// The stack pointer.

@@ -1,0 +1,113 @@
+//! The filter that decides which system calls stop.
+//!
+//! ```text
+//!   other architecture, x32  -> ENOSYS
+//!   call in the free list    -> runs      (the host caches this verdict per number)
+//!   fcntl, command without pointer -> runs
+//!   caller is the stub       -> runs
+//!   everything else          -> PTRACE_EVENT_SECCOMP
+//! ```
+
+use super::check;
+use std::io;
+use std::ops::Range;
+
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const X32_BIT: u32 = 0x4000_0000;
+// Offsets in struct seccomp_data.
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+const IP_LOW: u32 = 8;
+const IP_HIGH: u32 = 12;
+const ARG1_LOW: u32 = 24;
+const MAX_INSNS: usize = 4096;
+
+fn load(offset: u32) -> libc::sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+fn ret(verdict: u32) -> libc::sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, verdict)
+}
+
+fn statement(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+fn jump(test: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k }
+}
+
+fn equal(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    jump(libc::BPF_JEQ, k, jt, jf)
+}
+
+fn at_least(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    jump(libc::BPF_JGE, k, jt, jf)
+}
+
+/// Builds the filter. `free` are numbers of calls that run without a stop, `fcntl` commands for
+/// which fcntl does, `stub` the addresses of code of ours (inside one 4 GiB block).
+pub fn program(free: &[u32], fcntl: &[u32], stub: Range<u64>) -> Vec<libc::sock_filter> {
+    let allow = ret(libc::SECCOMP_RET_ALLOW);
+    let trace = ret(libc::SECCOMP_RET_TRACE);
+    let no_such_call = ret(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+    let mut code = vec![
+        load(ARCH),
+        equal(AUDIT_ARCH_X86_64, 1, 0),
+        no_such_call,
+        load(NR),
+        // -1 is a call that was cancelled by a tracer.
+        at_least(X32_BIT, 0, 1),
+        no_such_call,
+    ];
+    // Ranges of consecutive numbers, two or three instructions each.
+    let mut free: Vec<u32> = free.to_vec();
+    free.sort_unstable();
+    free.dedup();
+    for run in free.chunk_by(|a, b| a + 1 == *b) {
+        let (first, last) = (run[0], run[run.len() - 1]);
+        if first == last {
+            code.extend([equal(first, 0, 1), allow]);
+        } else {
+            code.extend([at_least(first, 0, 2), jump(libc::BPF_JGT, last, 1, 0), allow]);
+        }
+    }
+    // fcntl: the command decides.
+    let skip = 2 + fcntl.len() * 2;
+    code.push(equal(libc::SYS_fcntl as u32, 0, skip as u8));
+    code.push(load(ARG1_LOW));
+    for command in fcntl {
+        code.extend([equal(*command, 0, 1), allow]);
+    }
+    code.push(load(NR));
+    code.extend([
+        load(IP_HIGH),
+        equal((stub.start >> 32) as u32, 0, 4),
+        load(IP_LOW),
+        at_least(stub.start as u32, 0, 2),
+        at_least(stub.end as u32, 1, 0),
+        allow,
+        trace,
+    ]);
+    assert!(code.len() < MAX_INSNS, "filter too long");
+    code
+}
+
+/// Puts the calling thread, and all it will ever start, under the filter. Only async-signal-safe
+/// calls are made: this runs between fork and exec.
+pub fn install(code: &[libc::sock_filter]) -> io::Result<()> {
+    let program =
+        libc::sock_fprog { len: code.len() as u16, filter: code.as_ptr().cast_mut() };
+    let set = || {
+        // SAFETY: `program` and the code it points at outlive the call.
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) }
+    };
+    if set() == 0 {
+        return Ok(());
+    }
+    // Without privilege a filter needs the promise that exec never gains any.
+    // SAFETY: plain call.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())?;
+    check(set()).map(drop)
+}

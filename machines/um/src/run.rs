@@ -1,0 +1,205 @@
+//! One run, from a configuration to a report.
+
+use crate::abi;
+use crate::engine::Engine;
+use crate::facade::{Leaks, Report, System, SystemConfig};
+use crate::host::wait::Status;
+use crate::machine::UmMachine;
+use crate::pace::Pace;
+use crate::supervisor::Supervisor;
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::time::Instant;
+use vellum_machine::Trace;
+use vellum_system::BootError;
+
+/// What to run, and on how much memory.
+#[derive(Clone, Debug)]
+pub struct RunConfig<'t> {
+    /// RAM of the machine, in bytes; rounded down to pages.
+    pub ram_bytes: u64,
+    /// Stretches of pages that the host may hold for one address space at a time; the host's own
+    /// limit (`vm.max_map_count`) must be above. Small values are for tests.
+    pub tlb_capacity: usize,
+    /// Who hears of the core's events.
+    pub trace: Trace<'t>,
+    /// The program: a path, or a name that is looked up in PATH.
+    pub program: OsString,
+    /// Its arguments, without its own name.
+    pub args: Vec<OsString>,
+}
+
+impl RunConfig<'_> {
+    /// The default of `tlb_capacity`: half of the host's default limit.
+    pub const TLB_CAPACITY: usize = 32768;
+}
+
+/// How the program ended: one of the two is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exit {
+    /// Its exit status.
+    pub code: Option<i32>,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct RunOutcome {
+    /// How the first process ended.
+    pub exit: Exit,
+    /// The core's counters at the end, before everything was given back.
+    pub report: Report,
+    /// What was not given back.
+    pub leaks: Leaks,
+    /// System calls that were refused or not known: name, how often.
+    pub refused_syscalls: Vec<(String, u64)>,
+    /// Wall time from the first instruction to the end, in nanoseconds.
+    pub elapsed_ns: u64,
+}
+
+/// Why there was no run.
+#[derive(Debug)]
+pub enum RunError {
+    /// There is no such program.
+    NoSuchProgram,
+    /// There is, but it cannot be executed.
+    NotExecutable,
+    /// The machine has too little memory.
+    RamTooSmall {
+        /// How much it takes, in bytes.
+        least: u64,
+    },
+    /// The host forbids ptrace.
+    NoPtrace {
+        /// The setting that does.
+        setting: String,
+    },
+    /// Something else of the host.
+    Host(std::io::Error),
+}
+
+impl std::fmt::Display for RunError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoSuchProgram => f.write_str("no such program"),
+            Self::NotExecutable => f.write_str("the program cannot be executed"),
+            Self::RamTooSmall { least } => {
+                write!(f, "too little memory; the least is {least} bytes")
+            }
+            Self::NoPtrace { setting } => write!(f, "the host forbids ptrace ({setting})"),
+            Self::Host(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<std::io::Error> for RunError {
+    fn from(error: std::io::Error) -> Self {
+        let yama = "/proc/sys/kernel/yama/ptrace_scope";
+        let scope = std::fs::read_to_string(yama).unwrap_or_default();
+        match error.raw_os_error() {
+            Some(libc::EPERM) if matches!(scope.trim(), "2" | "3") => {
+                Self::NoPtrace { setting: format!("kernel.yama.ptrace_scope={}", scope.trim()) }
+            }
+            _ => Self::Host(error),
+        }
+    }
+}
+
+/// Finds a program as a shell does.
+fn find(program: &OsStr) -> Result<OsString, RunError> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::PermissionsExt;
+    if program.as_bytes().contains(&b'/') {
+        return Ok(program.to_owned());
+    }
+    let mut seen = false;
+    for dir in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()) {
+        let path = dir.join(program);
+        if let Ok(meta) = path.metadata()
+            && meta.is_file()
+        {
+            if meta.permissions().mode() & 0o111 != 0 {
+                return Ok(path.into());
+            }
+            seen = true;
+        }
+    }
+    Err(if seen { RunError::NotExecutable } else { RunError::NoSuchProgram })
+}
+
+/// Runs a program to the end of its last process.
+///
+/// # Errors
+/// See [`RunError`]; once the program runs, all that happens is part of the outcome.
+pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
+    let nofile = abi::raise_descriptor_limit().ok();
+    let machine = UmMachine::new(config.ram_bytes, config.tlb_capacity)?;
+    let store = abi::HostStore::default();
+    let system_config = SystemConfig { trace: config.trace, ..SystemConfig::default() };
+    let sys = System::boot(&machine, &store, system_config).map_err(|error| match error {
+        BootError::TooSmall { least, .. } => RunError::RamTooSmall { least },
+        error => RunError::Host(std::io::Error::other(error.to_string())),
+    })?;
+    let path = find(&config.program)?;
+    let started = Instant::now();
+    let engine = Engine {
+        sys,
+        machine: &machine,
+        store: &store,
+        abi: abi::State::default(),
+        tasks: HashMap::new(),
+    };
+    let mut supervisor = Supervisor {
+        engine,
+        deferred: VecDeque::new(),
+        early: HashMap::new(),
+        first: 0,
+        end: None,
+        zombies: Vec::new(),
+        stalled: Vec::new(),
+        dying: Vec::new(),
+        pace: Pace::new()?,
+        decoder: crate::access::Decoder::new(),
+    };
+    let argv: Vec<&OsStr> =
+        std::iter::once(&*config.program).chain(config.args.iter().map(|a| &**a)).collect();
+    let env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let envp: Vec<(&OsStr, &OsStr)> = env.iter().map(|(k, v)| (&**k, &**v)).collect();
+    let image = match abi::first_image(&mut supervisor.engine, &path, &argv, &envp) {
+        Ok(image) => image,
+        Err(libc::ENOENT | libc::ENOTDIR) => return Err(RunError::NoSuchProgram),
+        Err(libc::ENOMEM) => return Err(RunError::RamTooSmall { least: vellum_system::MIN_RAM }),
+        Err(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::EPERM) => {
+            return Err(RunError::NotExecutable);
+        }
+        Err(errno) => return Err(RunError::Host(std::io::Error::from_raw_os_error(errno))),
+    };
+    // SAFETY: plain call. Orphans of the guest become ours, so that their ends are seen.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+    supervisor.launch(image, nofile)?;
+    supervisor.run()?;
+    let elapsed_ns = started.elapsed().as_nanos() as u64;
+    let Supervisor { engine, end, .. } = supervisor;
+    if std::env::var_os("VELLUM_UM_STATS").is_some() {
+        eprintln!("{:?}", machine.stats);
+    }
+    let Engine { sys, abi, .. } = engine;
+    let refused_syscalls =
+        abi.odd_calls().into_iter().map(|(name, nr, n)| {
+            (if name == "unknown" { format!("{nr}") } else { name.to_owned() }, n)
+        }).collect();
+    drop(abi);
+    // A file that cannot be written any more: its program was told, or did not ask.
+    let _ = sys.writeback_all();
+    let report = sys.report();
+    let leaks = sys.shutdown();
+    let exit = match end {
+        Some(Status::Exited(code)) => Exit { code: Some(code), signal: None },
+        Some(Status::Killed(signal, _)) => Exit { code: None, signal: Some(signal) },
+        _ => Exit { code: None, signal: Some(libc::SIGKILL) },
+    };
+    Ok(RunOutcome { exit, report, leaks, refused_syscalls, elapsed_ns })
+}
