@@ -37,7 +37,7 @@ fn write_lines(out: &mut String, facts: &Facts) -> std::fmt::Result {
         out,
         "  page cache  {} pages; peak resident {}",
         facts.vmstat("nr_file_pages"),
-        human(facts.peak_pages * PAGE),
+        human(facts.peak_bytes),
     )?;
     for zone in &facts.buddyinfo {
         let blocks: Vec<String> = zone.free_area.iter().map(u64::to_string).collect();

@@ -62,8 +62,8 @@ pub(crate) struct Facts {
     pub(crate) vmstat: Vec<(String, u64)>,
     pub(crate) buddyinfo: Vec<Zone>,
     pub(crate) slabinfo: Vec<Slab>,
-    /// The most frames that were in use at once, in pages.
-    pub(crate) peak_pages: u64,
+    /// The most that one address space had resident at once.
+    pub(crate) peak_bytes: u64,
     pub(crate) frames_leaked: u64,
     /// A line for each leaked frame that is known.
     pub(crate) leaks: Vec<String>,
@@ -150,7 +150,7 @@ pub(crate) fn sample() -> Facts {
             active_slabs: 0,
             num_slabs: 1,
         }],
-        peak_pages: 2048,
+        peak_bytes: 8 << 20,
         frames_leaked: 0,
         leaks: Vec::new(),
         notes: Vec::new(),
