@@ -1,0 +1,97 @@
+//! A machine whose hooks cost nothing.
+
+use core::ptr::NonNull;
+use vellum_machine::{DirectMap, Features, Fill, Machine, MemoryKind, MemoryRegion};
+use vellum_page_cache::{BackingStore, IoError};
+use vellum_types::{
+    FileId, NodeId, Order, Pfn, PfnRange, PhysAddr, PhysRange, SpaceId, VirtAddr, VirtRange,
+};
+
+/// RAM from the host's allocator, no TLB, no zeroing.
+pub(crate) struct BenchMachine {
+    ram: NonNull<u8>,
+    layout: std::alloc::Layout,
+    map: [MemoryRegion; 1],
+}
+
+impl BenchMachine {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let layout = std::alloc::Layout::from_size_align(bytes, 1 << 21).expect("a plain size");
+        // SAFETY: the size is not zero.
+        let ram = unsafe { std::alloc::alloc_zeroed(layout) };
+        let ram = NonNull::new(ram).expect("host memory");
+        let range = PhysRange::from_len(PhysAddr::ZERO, bytes as u64).expect("not empty");
+        let map = [MemoryRegion {
+            range,
+            node: NodeId(0),
+            kind: MemoryKind::Usable,
+        }];
+        Self { ram, layout, map }
+    }
+}
+
+impl Drop for BenchMachine {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and the direct maps borrowed from self.
+        unsafe { std::alloc::dealloc(self.ram.as_ptr(), self.layout) };
+    }
+}
+
+impl Machine for BenchMachine {
+    fn memory_map(&self) -> &[MemoryRegion] {
+        &self.map
+    }
+    fn direct_map(&self) -> DirectMap<'_> {
+        // SAFETY: the range's bytes are mapped while self lives, aligned to 2 MiB, and nobody else
+        // refers to them.
+        unsafe { DirectMap::new(self.ram, self.map[0].range) }
+    }
+    fn features(&self) -> Features {
+        Features {
+            nr_cpus: 1,
+            hw_access_dirty: true,
+            fault_around_pages: 1,
+            anon_order_max: Order::ZERO,
+        }
+    }
+    fn now_ns(&self) -> u64 {
+        0
+    }
+    fn zero_pages(&self, _: PfnRange) {}
+    fn update_mmu_cache_range(&self, _: SpaceId, _: VirtAddr, fills: &[Fill]) {
+        std::hint::black_box(fills);
+    }
+    fn flush_tlb_range(&self, _: SpaceId, range: VirtRange) {
+        std::hint::black_box(range);
+    }
+    fn flush_tlb_mm(&self, _: SpaceId) {}
+    fn wrprotect_range(&self, _: SpaceId, range: VirtRange) {
+        std::hint::black_box(range);
+    }
+    fn flush_wait(&self, _: SpaceId) {}
+}
+
+/// Files of 64 MiB full of nothing.
+pub(crate) struct BenchStore;
+
+impl BackingStore for BenchStore {
+    fn read(&self, _: FileId, _: u64, frames: &[Pfn], _: DirectMap<'_>) -> Result<u64, IoError> {
+        Ok(frames.len() as u64 * 4096)
+    }
+    fn write(&self, _: FileId, _: u64, _: &[Pfn], _: u64, _: DirectMap<'_>) -> Result<(), IoError> {
+        Ok(())
+    }
+    fn sync(&self, _: FileId) -> Result<(), IoError> {
+        Ok(())
+    }
+    fn size(&self, _: FileId) -> u64 {
+        64 << 20
+    }
+    fn name(&self, _: FileId, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        out.write_str("bench")
+    }
+    fn dev_ino(&self, file: FileId) -> (u32, u32, u64) {
+        (0, 0, file.0)
+    }
+    fn release(&self, _: FileId) {}
+}

@@ -1,0 +1,309 @@
+//! The operations. Each sets up what it needs independently of `n`, then repeats.
+
+use crate::machine::BenchMachine;
+use vellum_page::{AllocRequest, PageSource};
+use vellum_system::{FaultInfo, FileRef, MmRef, MmapRequest, System};
+use vellum_types::{Access, FileId, Order, PAGE_SIZE, VirtAddr};
+
+type Bench<'m> = System<'m, BenchMachine>;
+type Run = fn(&Bench<'_>, u64);
+
+/// Name, what it is, how to do it.
+pub(crate) const ALL: &[(&str, &str, Run)] = &[
+    (
+        "alloc-free-page",
+        "alloc_pages(0) + free_pages",
+        alloc_free_page,
+    ),
+    (
+        "alloc-free-order3",
+        "alloc_pages(3) + free_pages",
+        alloc_free_order3,
+    ),
+    (
+        "fault-anon-write",
+        "anonymous write fault, and the zap of its page",
+        anon_write,
+    ),
+    (
+        "fault-anon-read",
+        "anonymous read fault (zero page), and its zap",
+        anon_read,
+    ),
+    (
+        "fault-spurious",
+        "fault on an entry that is already right",
+        spurious,
+    ),
+    (
+        "fault-cow-reuse",
+        "write to a read-only entry by its sole owner",
+        cow_reuse,
+    ),
+    (
+        "fault-cow-copy",
+        "write to a shared frame: copy included",
+        cow_copy,
+    ),
+    (
+        "fault-file-read",
+        "file page that is cached, and its zap",
+        file_read,
+    ),
+    (
+        "mmap-munmap",
+        "mmap + munmap of one page, untouched",
+        mmap_munmap,
+    ),
+    (
+        "mmap-munmap-20000",
+        "the same among 20 000 areas",
+        mmap_munmap_many,
+    ),
+    (
+        "fault-among-1",
+        "anonymous write fault and zap, one area",
+        anon_write,
+    ),
+    (
+        "fault-among-20000",
+        "the same in a random one of 20 000 areas",
+        fault_many,
+    ),
+    (
+        "mprotect-split-merge",
+        "mprotect of one page in the middle, and back",
+        mprotect_pair,
+    ),
+    (
+        "brk-pair",
+        "brk up and down by one page, untouched",
+        brk_pair,
+    ),
+    (
+        "mremap-move",
+        "mremap of one touched page, there and back",
+        mremap_move,
+    ),
+    (
+        "fork-exit-page",
+        "fork + exit, per resident page (of 1024)",
+        fork_exit,
+    ),
+];
+
+const ANON: u32 = 0x22;
+const RW: u32 = 3;
+
+fn map<'m>(system: &Bench<'m>, mm: &MmRef<'m>, pages: u64) -> VirtAddr {
+    map_at(system, mm, 0, pages)
+}
+
+fn map_at<'m>(system: &Bench<'m>, mm: &MmRef<'m>, addr: u64, pages: u64) -> VirtAddr {
+    let request = MmapRequest {
+        addr,
+        len: pages * PAGE_SIZE,
+        prot: RW,
+        flags: if addr == 0 { ANON } else { ANON | 0x10 },
+        file: None,
+        offset: 0,
+    };
+    VirtAddr::new(system.mmap(mm, request).expect("mmap"))
+}
+
+fn fault<'m>(system: &Bench<'m>, mm: &MmRef<'m>, addr: VirtAddr, access: Access) {
+    let outcome = system.fault(
+        mm,
+        FaultInfo {
+            addr,
+            access,
+            sp: None,
+        },
+    );
+    assert!(outcome.is_served(), "{outcome:?}");
+}
+
+fn dontneed<'m>(system: &Bench<'m>, mm: &MmRef<'m>, addr: VirtAddr) {
+    system
+        .madvise(mm, addr.as_u64(), PAGE_SIZE, 4)
+        .expect("madvise");
+}
+
+fn alloc_free(system: &Bench<'_>, order: u8, n: u64) {
+    let pages = system.pages();
+    let request = AllocRequest::kernel(Order::new(order).expect("an order"));
+    for _ in 0..n {
+        let pfn = pages.alloc_pages(request).expect("memory");
+        pages.free_pages(std::hint::black_box(pfn));
+    }
+}
+
+fn alloc_free_page(system: &Bench<'_>, n: u64) {
+    alloc_free(system, 0, n);
+}
+
+fn alloc_free_order3(system: &Bench<'_>, n: u64) {
+    alloc_free(system, 3, n);
+}
+
+fn faults(system: &Bench<'_>, n: u64, access: Access) {
+    let mm = system.mm_create().expect("mm");
+    let at = map(system, &mm, 16);
+    for _ in 0..n {
+        fault(system, &mm, at, access);
+        dontneed(system, &mm, at);
+    }
+}
+
+fn anon_write(system: &Bench<'_>, n: u64) {
+    faults(system, n, Access::Write);
+}
+
+fn anon_read(system: &Bench<'_>, n: u64) {
+    faults(system, n, Access::Read);
+}
+
+fn spurious(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    let at = map(system, &mm, 16);
+    for _ in 0..=n {
+        fault(system, &mm, at, Access::Write);
+    }
+}
+
+fn cow_reuse(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    let at = map(system, &mm, 1);
+    fault(system, &mm, at, Access::Write);
+    for _ in 0..n {
+        // A fork that ends at once leaves the parent sole owner of a read-only page.
+        let child = system.mm_fork(&mm).expect("fork");
+        system.mm_put(child);
+        fault(system, &mm, at, Access::Write);
+    }
+}
+
+fn cow_copy(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    let at = map(system, &mm, 1);
+    fault(system, &mm, at, Access::Write);
+    for _ in 0..n {
+        let child = system.mm_fork(&mm).expect("fork");
+        fault(system, &child, at, Access::Write);
+        system.mm_put(child);
+    }
+}
+
+fn file_read(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    let mapping = system.mapping(FileId(1)).expect("mapping");
+    let file = FileRef {
+        mapping,
+        readable: true,
+        writable: false,
+        exec_ok: true,
+    };
+    let request = MmapRequest {
+        addr: 0,
+        len: 16 * PAGE_SIZE,
+        prot: 1,
+        flags: 2,
+        file: Some(file),
+        offset: 0,
+    };
+    let at = VirtAddr::new(system.mmap(&mm, request).expect("mmap"));
+    for _ in 0..=n {
+        fault(system, &mm, at, Access::Read);
+        dontneed(system, &mm, at);
+    }
+}
+
+fn mmap_munmap(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    pairs(system, &mm, n);
+}
+
+fn pairs<'m>(system: &Bench<'m>, mm: &MmRef<'m>, n: u64) {
+    for _ in 0..n {
+        let at = map(system, mm, 1);
+        system.munmap(mm, at.as_u64(), PAGE_SIZE).expect("munmap");
+    }
+}
+
+/// 20 000 areas that cannot merge: every other page of a stretch.
+fn many<'m>(system: &Bench<'m>) -> (MmRef<'m>, u64) {
+    let mm = system.mm_create().expect("mm");
+    let base = 0x1000_0000_0000;
+    for area in 0..20_000 {
+        map_at(system, &mm, base + area * 2 * PAGE_SIZE, 1);
+    }
+    (mm, base)
+}
+
+fn mmap_munmap_many(system: &Bench<'_>, n: u64) {
+    let (mm, _) = many(system);
+    pairs(system, &mm, n);
+}
+
+fn fault_many(system: &Bench<'_>, n: u64) {
+    let (mm, base) = many(system);
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..n {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let at = VirtAddr::new(base + random % 20_000 * 2 * PAGE_SIZE);
+        fault(system, &mm, at, Access::Write);
+        dontneed(system, &mm, at);
+    }
+}
+
+fn mprotect_pair(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    let middle = map(system, &mm, 16) + 8 * PAGE_SIZE;
+    for _ in 0..n {
+        system
+            .mprotect(&mm, middle.as_u64(), PAGE_SIZE, 1)
+            .expect("mprotect");
+        system
+            .mprotect(&mm, middle.as_u64(), PAGE_SIZE, RW)
+            .expect("mprotect");
+    }
+}
+
+fn brk_pair(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    let start = system.brk(&mm, 0);
+    system.brk(&mm, start + PAGE_SIZE);
+    for _ in 0..n {
+        system.brk(&mm, start + 2 * PAGE_SIZE);
+        system.brk(&mm, start + PAGE_SIZE);
+    }
+}
+
+fn mremap_move(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    let here = map(system, &mm, 1).as_u64();
+    let there = here - 64 * PAGE_SIZE;
+    fault(system, &mm, VirtAddr::new(here), Access::Write);
+    for _ in 0..n {
+        system
+            .mremap(&mm, here, PAGE_SIZE, PAGE_SIZE, 3, there)
+            .expect("mremap");
+        system
+            .mremap(&mm, there, PAGE_SIZE, PAGE_SIZE, 3, here)
+            .expect("mremap");
+    }
+}
+
+fn fork_exit(system: &Bench<'_>, n: u64) {
+    let mm = system.mm_create().expect("mm");
+    let at = map(system, &mm, 1024);
+    for page in 0..1024 {
+        fault(system, &mm, at + page * PAGE_SIZE, Access::Write);
+    }
+    for _ in 0..n.div_ceil(1024) {
+        let child = system.mm_fork(&mm).expect("fork");
+        system.mm_put(child);
+    }
+}
