@@ -9,31 +9,23 @@ use vellum_types::{
 
 /// RAM from the host's allocator, no TLB, no zeroing.
 pub(crate) struct BenchMachine {
-    ram: NonNull<u8>,
-    layout: std::alloc::Layout,
+    ram: Vec<u64>,
     map: [MemoryRegion; 1],
 }
 
 impl BenchMachine {
     pub(crate) fn new(bytes: usize) -> Self {
-        let layout = std::alloc::Layout::from_size_align(bytes, 1 << 21).expect("a plain size");
-        // SAFETY: the size is not zero.
-        let ram = unsafe { std::alloc::alloc_zeroed(layout) };
-        let ram = NonNull::new(ram).expect("host memory");
         let range = PhysRange::from_len(PhysAddr::ZERO, bytes as u64).expect("not empty");
         let map = [MemoryRegion {
             range,
             node: NodeId(0),
             kind: MemoryKind::Usable,
         }];
-        Self { ram, layout, map }
-    }
-}
-
-impl Drop for BenchMachine {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and the direct maps borrowed from self.
-        unsafe { std::alloc::dealloc(self.ram.as_ptr(), self.layout) };
+        // A page more, to begin on a page boundary. Zeroed vectors cost nothing until touched.
+        Self {
+            ram: vec![0; bytes / 8 + 512],
+            map,
+        }
     }
 }
 
@@ -42,9 +34,12 @@ impl Machine for BenchMachine {
         &self.map
     }
     fn direct_map(&self) -> DirectMap<'_> {
-        // SAFETY: the range's bytes are mapped while self lives, aligned to 2 MiB, and nobody else
-        // refers to them.
-        unsafe { DirectMap::new(self.ram, self.map[0].range) }
+        let start = self.ram.as_ptr().cast::<u8>();
+        let aligned = start.wrapping_add(start.align_offset(4096)).cast_mut();
+        let base = NonNull::new(aligned).expect("a vector's memory");
+        // SAFETY: the vector holds a page more than the range, lives as long as self, and nobody
+        // else refers to its content.
+        unsafe { DirectMap::new(base, self.map[0].range) }
     }
     fn features(&self) -> Features {
         Features {

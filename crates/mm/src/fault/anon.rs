@@ -2,6 +2,7 @@
 
 use super::{Fault, FaultOutcome};
 use crate::MmError;
+use crate::backing::AnonStream;
 use crate::context::MmContext;
 use crate::mm::{Mm, MmInner, RssKind};
 use vellum_machine::{Machine, VmEvent};
@@ -36,8 +37,19 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner: &mut MmInner<'m>,
         fault: &Fault<'m>,
     ) -> Result<(), MmError> {
-        let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
-        let mut order = self.anon_order(inner, fault);
+        let max = self.machine.features().anon_order_max;
+        let known = inner
+            .areas
+            .find_containing(fault.page)
+            .and_then(|area| Some((area.backing.anon_vma.as_ref()?.id(), area.backing.stream)));
+        let (anon_vma, stream) = match known {
+            Some(known) => known,
+            None => (
+                self.anon_vma_prepare(inner, fault.page)?.id(),
+                AnonStream::default(),
+            ),
+        };
+        let mut order = anon_order(fault, stream, max);
         let (start, frames) = loop {
             let start = fault.page.align_down(order.bytes());
             let request = if order == Order::ZERO {
@@ -68,13 +80,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 anon_vma,
             );
         }
-        if let Some(area) = inner.areas.find_mut(fault.page) {
-            area.backing
-                .stream
-                .filled(start.page_number(), u64::from(pages), order);
+        if max > Order::ZERO {
+            if let Some(area) = inner.areas.find_mut(fault.page) {
+                let first = start.page_number();
+                area.backing.stream.filled(first, u64::from(pages), order);
+            }
+            self.vmstat
+                .count_many(VmEvent::AnonFaultAround, u64::from(pages) - 1);
         }
-        self.vmstat
-            .count_many(VmEvent::AnonFaultAround, u64::from(pages) - 1);
         self.update_mmu(&inner.table, mm.space(), start, u64::from(pages));
         Ok(())
     }
@@ -95,38 +108,29 @@ impl<'m, M: Machine> MmContext<'m, M> {
         fault.leaf.set(va, pte);
         inner.rss_add(RssKind::Anon);
     }
+}
 
-    /// The largest order, up to what the area's stream of faults deserves, whose aligned block
-    /// around the page lies in the area and is still empty. Linux: `alloc_anon_folio`.
-    fn anon_order(&self, inner: &MmInner<'m>, fault: &Fault<'m>) -> Order {
-        let max = self.machine.features().anon_order_max;
-        let Some(area) = inner.areas.find_containing(fault.page) else {
-            return Order::ZERO;
-        };
-        if area.flags.contains(VmFlags::NOHUGEPAGE) || area.flags.contains(VmFlags::RAND_READ) {
-            return Order::ZERO;
-        }
-        let mut order = area
-            .backing
-            .stream
-            .next_order(fault.page.page_number(), max);
-        loop {
-            let start = fault.page.align_down(order.bytes());
-            let inside = start >= fault.range.start()
-                && start
-                    .checked_add(order.bytes())
-                    .is_some_and(|end| end <= fault.range.end());
-            let empty = || {
-                (0..u64::from(order.pages()))
-                    .all(|n| fault.leaf.get(start + n * PAGE_SIZE).is_none())
-            };
-            if inside && empty() {
-                return order;
-            }
-            match order.down() {
-                Some(down) => order = down,
-                None => return Order::ZERO,
-            }
-        }
+/// The largest order, up to what the area's stream of faults deserves, whose aligned block around
+/// the page lies in the area and is still empty. Linux: `alloc_anon_folio`.
+fn anon_order(fault: &Fault<'_>, stream: AnonStream, max: Order) -> Order {
+    if fault
+        .flags
+        .intersects(VmFlags::NOHUGEPAGE | VmFlags::RAND_READ)
+    {
+        return Order::ZERO;
     }
+    let mut order = stream.next_order(fault.page.page_number(), max);
+    while let Some(down) = order.down() {
+        let start = fault.page.align_down(order.bytes());
+        let inside = start >= fault.range.start()
+            && start
+                .checked_add(order.bytes())
+                .is_some_and(|end| end <= fault.range.end());
+        let empty = |n| fault.leaf.get(start + n * PAGE_SIZE).is_none();
+        if inside && (0..u64::from(order.pages())).all(empty) {
+            return order;
+        }
+        order = down;
+    }
+    Order::ZERO
 }

@@ -8,7 +8,6 @@ mod stack;
 pub(crate) use stack::STACK_GUARD_GAP;
 
 use crate::MmError;
-use crate::backing::Object;
 use crate::context::{MmContext, is_prot_none};
 use crate::mm::{Area, Mm, MmInner, UserTable};
 use vellum_machine::{Machine, TraceEvent, VmEvent};
@@ -58,6 +57,25 @@ impl FaultOutcome {
     }
 }
 
+/// What a fault needs to know of its area.
+struct Found {
+    flags: VmFlags,
+    range: VirtRange,
+    index: u64,
+    anonymous: bool,
+}
+
+impl Found {
+    fn new(area: &Area<'_>, addr: VirtAddr) -> Self {
+        Self {
+            flags: area.flags,
+            range: area.range(),
+            index: index_in(area, addr),
+            anonymous: area.backing.is_anonymous(),
+        }
+    }
+}
+
 /// A fault inside an area that allows it, on its way to a frame. Linux's `vm_fault`.
 pub(crate) struct Fault<'m> {
     /// Start of the page.
@@ -67,6 +85,8 @@ pub(crate) struct Fault<'m> {
     pub(crate) range: VirtRange,
     /// The page's offset in the area's object, pages.
     pub(crate) index: u64,
+    /// The area shows no file.
+    pub(crate) anonymous: bool,
     pub(crate) leaf: LeafTable<'m, X86_64FourLevel>,
 }
 
@@ -115,16 +135,19 @@ impl<'m, M: Machine> MmContext<'m, M> {
         access: Access,
     ) -> FaultOutcome {
         self.vmstat.count(VmEvent::PgFault);
-        if let Err(code) = self.area_for(inner, addr) {
-            return FaultOutcome::Segv(code);
-        }
-        let Some(area) = inner.areas.find_containing(addr) else {
-            return FaultOutcome::Segv(SegvCode::MapErr);
+        let found = match self.area_for(inner, addr) {
+            Ok(found) => found,
+            Err(code) => return FaultOutcome::Segv(code),
         };
-        if !area.flags.allows(access) || area.flags.contains(VmFlags::PFNMAP) {
+        let Found {
+            flags,
+            range,
+            index,
+            anonymous,
+        } = found;
+        if !flags.allows(access) || flags.contains(VmFlags::PFNMAP) {
             return FaultOutcome::Segv(SegvCode::AccErr);
         }
-        let (flags, range, index) = (area.flags, area.range(), index_in(area, addr));
         let served = self.with_room(|| {
             let leaf = inner.table.leaf_or_alloc(addr)?;
             let page = addr.page_down();
@@ -134,6 +157,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 flags,
                 range,
                 index,
+                anonymous,
                 leaf,
             };
             self.handle(mm, inner, &fault)
@@ -150,17 +174,17 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
     }
 
-    /// Makes sure that an area holds `addr`, growing a stack down to it if the rules allow.
-    fn area_for(&self, inner: &mut MmInner<'m>, addr: VirtAddr) -> Result<(), SegvCode> {
-        match inner.areas.find(addr) {
-            Some(area) if area.start() <= addr => Ok(()),
-            Some(area) if area.flags.contains(VmFlags::GROWSDOWN) => {
-                let start = area.start();
-                self.expand_stack(inner, start, addr)
-                    .map_err(|_| SegvCode::MapErr)
-            }
-            _ => Err(SegvCode::MapErr),
-        }
+    /// The area that holds `addr`, after a stack was grown down to it if the rules allow.
+    fn area_for(&self, inner: &mut MmInner<'m>, addr: VirtAddr) -> Result<Found, SegvCode> {
+        let start = match inner.areas.find(addr) {
+            Some(area) if area.start() <= addr => return Ok(Found::new(area, addr)),
+            Some(area) if area.flags.contains(VmFlags::GROWSDOWN) => area.start(),
+            _ => return Err(SegvCode::MapErr),
+        };
+        self.expand_stack(inner, start, addr)
+            .map_err(|_| SegvCode::MapErr)?;
+        let area = inner.areas.find_containing(addr).ok_or(SegvCode::MapErr)?;
+        Ok(Found::new(area, addr))
     }
 
     fn handle(
@@ -171,21 +195,19 @@ impl<'m, M: Machine> MmContext<'m, M> {
     ) -> Result<FaultOutcome, MmError> {
         let pte = fault.leaf.get(fault.page);
         if pte.is_none() {
-            let mapping = inner.areas.find_containing(fault.page).and_then(|area| {
-                match &area.backing.object {
-                    Object::File(mapping) => Some(mapping.clone()),
-                    _ => None,
-                }
-            });
-            return match mapping {
-                None => self.do_anonymous(mm, inner, fault),
-                Some(mapping) if !fault.is_write() => {
-                    self.do_read_fault(mm, inner, fault, &mapping)
-                }
-                Some(mapping) if fault.flags.contains(VmFlags::SHARED) => {
-                    self.do_shared_fault(mm, inner, fault, &mapping)
-                }
-                Some(mapping) => self.do_cow_fault(mm, inner, fault, &mapping),
+            if fault.anonymous {
+                return self.do_anonymous(mm, inner, fault);
+            }
+            let area = inner.areas.find_containing(fault.page);
+            let Some(mapping) = area.and_then(|area| area.backing.mapping()).cloned() else {
+                unreachable!("the area was found under the same lock")
+            };
+            return if !fault.is_write() {
+                self.do_read_fault(mm, inner, fault, &mapping)
+            } else if fault.flags.contains(VmFlags::SHARED) {
+                self.do_shared_fault(mm, inner, fault, &mapping)
+            } else {
+                self.do_cow_fault(mm, inner, fault, &mapping)
             };
         }
         if is_prot_none(pte) {
