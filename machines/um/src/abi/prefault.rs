@@ -57,13 +57,13 @@ pub(super) fn prefault_as<'m>(
             }
         };
         let want = length(engine, task, len, &args);
-        let good = engine.prefault(task, at, want.min(MAX_BUFFER), access);
-        if good < want
-            && good > 0
+        engine.prefault(task, at, want.min(MAX_BUFFER), access);
+        // Where the buffer itself is bad, the host finds out and does what this kind of file does.
+        if want > MAX_BUFFER
             && let (Some(count), Len::Arg(counted)) = (call.count, len)
             && count == counted
         {
-            task.set_arg(usize::from(count), good);
+            task.set_arg(usize::from(count), MAX_BUFFER);
             action = Action::NativeExit;
         }
     }

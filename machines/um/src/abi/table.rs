@@ -75,8 +75,8 @@ pub struct Call {
     pub how: How,
     /// The pointers: argument number and what is behind it.
     pub pointers: &'static [(u8, Pointer)],
-    /// The argument that may be lowered when only the beginning of the buffer is accessible: the
-    /// call then transfers less, as Linux does.
+    /// The argument that may be lowered when the buffer is larger than can be held at a time: the
+    /// call then transfers less, which programs must expect.
     pub count: Option<u8>,
 }
 
