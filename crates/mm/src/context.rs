@@ -2,7 +2,7 @@
 
 use crate::MmError;
 use crate::backing::{AnonVma, AnonVmaRef, VmBacking, is_shmem};
-use crate::mm::{Area, MmInner, RssKind, UserTable};
+use crate::mm::{Area, MmInner, RssKind, UserLeaf};
 use crate::spaces::SpaceTable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vellum_collections::RadixNode;
@@ -275,19 +275,24 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
     }
 
-    /// Tells the machine about the present entries among `pages` pages from `start`, which share
-    /// one leaf table, in as few calls as their gaps allow.
+    /// Tells the machine about the present entries among `pages` pages from `start`, all of one leaf
+    /// table, in as few calls as their gaps allow.
     pub(crate) fn update_mmu(
         &self,
-        table: &UserTable<'m>,
+        leaf: &UserLeaf<'m>,
         space: SpaceId,
         start: VirtAddr,
         pages: u64,
     ) {
         const BATCH: usize = 64;
-        let Some(leaf) = table.leaf(start) else {
+        if pages == 1 {
+            let pte = leaf.get(start);
+            if pte.is_present() {
+                let fills = [self.fill(pte)];
+                self.machine.update_mmu_cache_range(space, start, &fills);
+            }
             return;
-        };
+        }
         let mut fills = [Fill {
             pfn: Pfn::ZERO,
             prot: Prot::NONE,

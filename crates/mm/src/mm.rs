@@ -5,12 +5,14 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use vellum_machine::{LockRank, SpinGuard, SpinLock};
 use vellum_object::KArc;
 use vellum_page::PageState;
-use vellum_page_table::{PageTable, X86_64FourLevel};
+use vellum_page_table::{LeafTable, PageTable, X86_64FourLevel};
 use vellum_types::{PAGE_SIZE, Pfn, SpaceId, VirtRange, VmFlags};
 use vellum_vma::VmaSet;
 
 /// The page tables of user programs.
 pub(crate) type UserTable<'m> = PageTable<'m, X86_64FourLevel>;
+/// One of their last-level tables.
+pub(crate) type UserLeaf<'m> = LeafTable<'m, X86_64FourLevel>;
 /// The areas of an address space.
 pub(crate) type Areas<'m> = VmaSet<'m, VmBacking<'m>>;
 /// One area of an address space.

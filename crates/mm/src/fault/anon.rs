@@ -24,7 +24,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             let pte = Self::entry(self.zero_page, fault.flags).with(PteFlags::SPECIAL);
             fault.leaf.set(fault.page, pte);
             self.vmstat.count(VmEvent::ZeroPageMapped);
-            self.update_mmu(&inner.table, mm.space(), fault.page, 1);
+            self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);
         }
         Ok(FaultOutcome::Minor)
     }
@@ -88,7 +88,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             self.vmstat
                 .count_many(VmEvent::AnonFaultAround, u64::from(pages) - 1);
         }
-        self.update_mmu(&inner.table, mm.space(), start, u64::from(pages));
+        self.update_mmu(&fault.leaf, mm.space(), start, u64::from(pages));
         Ok(())
     }
 

@@ -25,20 +25,20 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if let Some(Object::File(mapping)) = area.map(|a| &a.backing.object) {
                 mapping.mark_dirty(&self.cache, fault.index);
             }
-            self.make_writable(mm, inner, fault, pte);
+            self.make_writable(mm, fault, pte);
         } else if self.is_sole_owner(pte) {
             self.vmstat.count(VmEvent::CowReuse);
-            self.make_writable(mm, inner, fault, pte);
+            self.make_writable(mm, fault, pte);
         } else {
             self.copy(mm, inner, fault, pte)?;
         }
         Ok(FaultOutcome::Minor)
     }
 
-    fn make_writable(&self, mm: &Mm<'m>, inner: &MmInner<'m>, fault: &Fault<'m>, pte: Pte) {
+    fn make_writable(&self, mm: &Mm<'m>, fault: &Fault<'m>, pte: Pte) {
         let bits = PteFlags::WRITE | PteFlags::DIRTY | PteFlags::ACCESSED;
         fault.leaf.set(fault.page, pte.with(bits));
-        self.update_mmu(&inner.table, mm.space(), fault.page, 1);
+        self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);
     }
 
     /// True for an anonymous page that only this entry refers to.
@@ -98,7 +98,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner.rss_add(RssKind::Anon);
         // The flush must come before the new translation, or it would drop that one too.
         gather.flush();
-        self.update_mmu(&inner.table, mm.space(), fault.page, 1);
+        self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);
         Ok(())
     }
 }

@@ -78,7 +78,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         fault
             .leaf
             .set(fault.page, pte.with(PteFlags::WRITE | PteFlags::DIRTY));
-        self.update_mmu(&inner.table, mm.space(), fault.page, 1);
+        self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);
         Ok(outcome)
     }
 
@@ -130,6 +130,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
             }
         });
         self.vmstat.count_many(VmEvent::FaultAround, around);
-        self.update_mmu(&inner.table, mm.space(), window.start(), window.nr_pages());
+        self.update_mmu(&fault.leaf, mm.space(), window.start(), window.nr_pages());
     }
 }

@@ -9,9 +9,9 @@ pub(crate) use stack::STACK_GUARD_GAP;
 
 use crate::MmError;
 use crate::context::{MmContext, is_prot_none};
-use crate::mm::{Area, Mm, MmInner, UserTable};
+use crate::mm::{Area, Mm, MmInner, UserLeaf};
 use vellum_machine::{Machine, TraceEvent, VmEvent};
-use vellum_page_table::{LeafTable, PteFlags, X86_64FourLevel};
+use vellum_page_table::PteFlags;
 use vellum_types::{Access, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
 
 /// A fault, as the machine saw it.
@@ -87,7 +87,7 @@ pub(crate) struct Fault<'m> {
     pub(crate) index: u64,
     /// The area shows no file.
     pub(crate) anonymous: bool,
-    pub(crate) leaf: LeafTable<'m, X86_64FourLevel>,
+    pub(crate) leaf: UserLeaf<'m>,
 }
 
 impl Fault<'_> {
@@ -98,7 +98,7 @@ impl Fault<'_> {
     /// The pages around this one that share its block of `pages` (a power of two), its area and
     /// its leaf table.
     pub(crate) fn window(&self, pages: u64) -> VirtRange {
-        let table = LeafTable::<X86_64FourLevel>::ENTRIES as u64 * PAGE_SIZE;
+        let table = UserLeaf::ENTRIES as u64 * PAGE_SIZE;
         let start = self.page.align_down(pages.max(1) * PAGE_SIZE);
         let end = start
             .checked_add(pages.max(1) * PAGE_SIZE)
@@ -223,15 +223,15 @@ impl<'m, M: Machine> MmContext<'m, M> {
             bits |= PteFlags::DIRTY;
         }
         fault.leaf.set(fault.page, pte.with(bits));
-        self.refill(&inner.table, mm, fault);
+        self.refill(mm, fault);
         Ok(FaultOutcome::Minor)
     }
 
     /// Loads the machine's TLB again for a page and what is present around it.
-    fn refill(&self, table: &UserTable<'m>, mm: &Mm<'m>, fault: &Fault<'m>) {
+    fn refill(&self, mm: &Mm<'m>, fault: &Fault<'m>) {
         let pages = u64::from(self.machine.features().fault_around_pages);
         let window = fault.window(pages);
-        self.update_mmu(table, mm.space(), window.start(), window.nr_pages());
+        self.update_mmu(&fault.leaf, mm.space(), window.start(), window.nr_pages());
     }
 }
 
