@@ -48,6 +48,7 @@ impl<'m> Supervisor<'m> {
     /// The host has reported the end of a task.
     pub(crate) fn ended(&mut self, mut task: Task<'m>, status: Status) {
         self.note_stop(&mut task);
+        if std::env::var_os("UMDBG").is_some() { eprintln!("DBG end {} {status:?}", task.tid); }
         if task.tid == self.first {
             self.end = Some(status);
         }

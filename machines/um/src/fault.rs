@@ -26,14 +26,28 @@ impl<'m> Supervisor<'m> {
         let addr = VirtAddr::new(info.addr());
         task.regs = ptrace::regs(task.tid)?;
         let installed = self.engine.machine.installed(task.space, addr);
+        let decoded = self.decode(task, addr);
+        let again = task.last_fault.replace((task.regs.rip, addr)) == Some((task.regs.rip, addr));
+        let allowed = installed.is_some_and(|prot| allows(prot, decoded));
+        if !again && allowed {
+            // Another thread's fault on this page was served while this one waited.
+            return Ok(Some(Resume::Run(0)));
+        }
+        // A page that may be read and still faulted was written; that the host knew no page at all
+        // proves nothing.
         let readable = installed.is_some_and(|prot| prot.contains(Prot::READ));
-        let guess = self.guess(task, addr, installed);
+        let stored = info.code() == SEGV_ACCERR && allowed;
+        let guess = if stored { Access::Write } else { decoded };
         self.engine.machine.note_fault(task.space, addr);
         let mut outcome = self.serve(task, addr, guess);
         if outcome == FaultOutcome::Segv(SegvCode::AccErr) && guess != Access::Read && !readable {
             // The guess may be wrong; a load must not die of it.
             outcome = self.serve(task, addr, Access::Read);
         }
+        if std::env::var_os("UMDBG").is_some() && !matches!(outcome, FaultOutcome::Minor|FaultOutcome::Major) { 
+            let mut m = String::new();
+            let _ = crate::facade::proc::maps(&self.engine.sys, &task.mm, &mut m);
+            eprintln!("DBG tid {} {:?} {:?} at {:?} rip {:x} rsp {:x} guess {:?} installed {:?}\n{m}", task.tid, outcome, info.code(), addr, task.regs.rip, task.regs.rsp, guess, installed); }
         Ok(Some(match outcome {
             FaultOutcome::Minor | FaultOutcome::Major => Resume::Run(0),
             FaultOutcome::Oom => self.out_of_memory(task),
@@ -57,15 +71,11 @@ impl<'m> Supervisor<'m> {
         self.engine.sys.fault(&task.mm, info)
     }
 
-    /// The kind of access. A page that may be read and still faulted was written, or run.
-    fn guess(&mut self, task: &Task<'m>, addr: VirtAddr, installed: Option<Prot>) -> Access {
+    /// What the instruction seems to do at `addr`.
+    fn decode(&mut self, task: &Task<'m>, addr: VirtAddr) -> Access {
         let rip = task.regs.rip;
-        let in_code = (rip..rip + MAX_INSTRUCTION as u64).contains(&addr.as_u64());
-        if in_code && !installed.is_some_and(|prot| prot.contains(Prot::EXEC)) {
+        if (rip..rip + MAX_INSTRUCTION as u64).contains(&addr.as_u64()) {
             return Access::Exec;
-        }
-        if installed.is_some_and(|prot| prot.contains(Prot::READ)) {
-            return Access::Write;
         }
         let mut code = [0; MAX_INSTRUCTION];
         let from = VirtAddr::new(rip);
@@ -75,4 +85,12 @@ impl<'m> Supervisor<'m> {
         };
         self.decoder.access(&code[..len], &task.regs, addr.as_u64()).unwrap_or(Access::Read)
     }
+}
+
+fn allows(prot: Prot, access: Access) -> bool {
+    prot.contains(match access {
+        Access::Read => Prot::READ,
+        Access::Write => Prot::WRITE,
+        Access::Exec => Prot::EXEC,
+    })
 }

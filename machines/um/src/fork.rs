@@ -200,6 +200,7 @@ impl<'m> Supervisor<'m> {
             abi: abi::forked(&parent.abi, flags),
             phase: Phase::New,
             saved_args: parent.regs,
+            last_fault: None,
             running: false,
             since: self.engine.machine.boot_ns(),
             roaming: parent.roaming,

@@ -166,6 +166,7 @@ impl<'m> Supervisor<'m> {
             abi: abi::TaskState::default(),
             phase: Phase::Exec(Box::new(image)),
             saved_args: regs,
+            last_fault: None,
             roaming: false,
             running: false,
             since: 0,

@@ -63,6 +63,7 @@ impl<'m> Supervisor<'m> {
     /// A stop before the delivery of a signal.
     pub(crate) fn signal_stop(&mut self, task: &mut Task<'m>, signal: i32) -> io::Result<Resume> {
         let info = SigInfo::of(task.tid)?;
+        if std::env::var_os("UMDBG").is_some() && (signal != libc::SIGSEGV || info.code() <= 0 || info.code() > 2) { let r=ptrace::regs(task.tid)?; eprintln!("DBG signal {signal} code {} addr {:x} tid {} rip {:x} rsp {:x} orig {} rax {:x}", info.code(), info.addr(), task.tid, r.rip, r.rsp, r.orig_rax as i64, r.rax); }
         if signal == libc::SIGSEGV {
             if let Some(resume) = self.page_fault(task, &info)? {
                 return Ok(resume);

@@ -106,6 +106,7 @@ impl<'m> Supervisor<'m> {
         }
         self.note_stop(&mut task);
         let resume = self.stop(&mut task, status);
+        if std::env::var_os("UMDBG2").is_some() { let r=&task.regs; eprintln!("DBG {tid} {status:?} {resume:?} nr {} ({:x},{:x},{:x}) rax {:x} rip {:x}", task.saved_args.orig_rax as i64, r.rdi, r.rsi, r.rdx, r.rax, r.rip); }
         self.go_on(task, resume);
     }
 

@@ -44,6 +44,8 @@ pub struct Task<'m> {
     pub(crate) saved_args: Regs,
     /// Runs at this moment, or sleeps in the host kernel.
     pub(crate) running: bool,
+    /// Instruction and address of its last page fault.
+    pub(crate) last_fault: Option<(u64, VirtAddr)>,
     /// May use all CPUs of its mask at the moment.
     pub(crate) roaming: bool,
     /// Since when, in nanoseconds of the machine's clock.
