@@ -59,7 +59,7 @@ fn all_on(kind: &str, config: &SimConfig, seeds: std::ops::Range<u64>) {
 }
 
 fn small() -> SimConfig {
-    SimConfig::with_ram(16 << 20)
+    SimConfig::with_ram(8 << 20)
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn large_anonymous_blocks() {
 
 #[test]
 fn memory_with_holes() {
-    all_on("holes", &SimConfig::with_holes(16 << 20).cpus(2), 0..2);
+    all_on("holes", &SimConfig::with_holes(8 << 20).cpus(2), 0..2);
 }
 
 /// From the n-th allocation on, for every n, memory is out: scenarios may end early, but nothing
