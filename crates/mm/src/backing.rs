@@ -47,22 +47,16 @@ pub(crate) struct AnonStream {
 }
 
 impl AnonStream {
-    /// The order to try for a fault at `page`: doubled while faults run on from the last block,
-    /// in either direction, and halved when they jump. It starts two below the machine's largest.
+    /// The order to try for a fault at `page`. It starts two below the machine's largest, goes up
+    /// by one while faults run on from the last block in either direction, and falls back to the
+    /// start when they jump: allocators write a header ahead and come back, so a jump says little.
     pub(crate) fn next_order(&self, page: u64, max: Order) -> Order {
-        if self.end == 0 {
-            return Order::new(max.as_u8().saturating_sub(2)).unwrap_or(Order::ZERO);
-        }
-        if page == self.end || page + 1 == self.first {
-            self.order.up().map_or(max, |up| up.min(max))
+        let base = Order::new(max.as_u8().saturating_sub(2)).unwrap_or(Order::ZERO);
+        let runs_on = self.end != 0 && (page == self.end || page + 1 == self.first);
+        if runs_on {
+            self.order.up().map_or(max, |up| up.min(max)).max(base)
         } else {
-            // A jump: another stream may have begun. Fall by one, yet not below a quarter of the
-            // machine's own taste, which it chose because small faults are dear to it.
-            let floor = Order::new(max.as_u8().saturating_sub(4)).unwrap_or(Order::ZERO);
-            self.order
-                .down()
-                .map_or(floor, |down| down.max(floor))
-                .min(max)
+            base
         }
     }
 

@@ -17,6 +17,9 @@ use vellum_vma::VmaCaches;
 /// Pages dropped from the cache at once when memory ends, Linux's `SWAP_CLUSTER_MAX` doubled.
 const SHRINK_BATCH: u64 = 64;
 
+/// Pages of the 16 MiB below which old devices reach.
+const LOW_ZONE_PAGES: u64 = 4096;
+
 /// The object caches that address spaces draw from.
 #[derive(Clone, Copy)]
 pub struct MmCaches<'m> {
@@ -235,8 +238,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Frees a batch of clean cache pages, if frames really are short: NoMem also stands for limits
     /// and address space, which dropping pages does not mend.
     pub(crate) fn make_room(&self) -> bool {
+        self.is_short() && self.cache.shrink(SHRINK_BATCH) > 0
+    }
+
+    /// True if less than an eighth of all frames is free: no time for generosity. (The lowest zone
+    /// keeps up to that much from programs.)
+    pub(crate) fn is_short(&self) -> bool {
         let all = u64::from(self.memmap.span().len());
-        self.vmstat.item(VmItem::NrFreePages) < all / 4 && self.cache.shrink(SHRINK_BATCH) > 0
+        self.vmstat.item(VmItem::NrFreePages) < all / 8 + LOW_ZONE_PAGES.min(all / 8)
     }
 
     /// Drops a reference that no entry held.

@@ -16,8 +16,8 @@ use vellum_types::{NodeId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnRange, Prot, Sp
 
 /// Pages around a file fault that are mapped with it.
 const FAULT_AROUND_PAGES: u32 = 16;
-/// log2 of the pages that an anonymous fault fills.
-const ANON_ORDER: u8 = 4;
+/// log2 of the most pages that an anonymous fault fills; the core begins two below.
+const ANON_ORDER: u8 = 6;
 /// How long to wait for a service before looking whether it still lives.
 const SERVICE_PATIENCE_MS: u32 = 50;
 

@@ -37,7 +37,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner: &mut MmInner<'m>,
         fault: &Fault<'m>,
     ) -> Result<(), MmError> {
-        let max = self.machine.features().anon_order_max;
+        let max = if self.is_short() {
+            Order::ZERO
+        } else {
+            self.machine.features().anon_order_max
+        };
         let known = inner
             .areas
             .find_containing(fault.page)
