@@ -134,7 +134,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         from: VirtAddr,
         len: u64,
     ) -> Result<u64, MmError> {
-        self.extend_to(mapping, offset);
+        self.zero_past_end(mapping, offset);
         let mut done = 0;
         while done < len {
             let at = offset + done;
@@ -157,10 +157,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// A write past the end makes a hole up to its start: what a shared mapping left behind the old
-    /// end must read as zero.
-    fn extend_to(&self, mapping: &MappingRef<'m>, offset: u64) {
+    /// end must read as zero. The size grows only with the bytes that arrive.
+    fn zero_past_end(&self, mapping: &MappingRef<'m>, offset: u64) {
         if offset > mapping.size() {
-            self.truncate(mapping, offset);
+            self.truncate(mapping, mapping.size());
         }
     }
 
@@ -207,7 +207,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         from: VirtAddr,
         len: u64,
     ) -> Result<(), MmError> {
-        self.extend_to(mapping, offset);
+        self.zero_past_end(mapping, offset);
         mapping.extend_size(offset + len);
         let mut done = 0;
         while done < len {

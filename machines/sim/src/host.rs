@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::machine::{PageFault, SimMachine};
 use crate::rng::Rng;
 use crate::store::SimStore;
+use std::mem::ManuallyDrop;
 use vellum_mm::{FaultInfo, FaultOutcome, FileRef, Limits, MmError, MmRef, MmapRequest};
 use vellum_page_cache::BackingStore;
 use vellum_system::{System, SystemConfig};
@@ -52,7 +53,9 @@ pub struct SimHost<'m> {
     machine: &'m SimMachine,
     store: &'m SimStore,
     system: System<'m, SimMachine>,
-    processes: Vec<Option<Process<'m>>>,
+    /// Never dropped but by `exit`: where a test fails half-way, taking broken spaces apart would
+    /// only hide the first panic behind a second.
+    processes: ManuallyDrop<Vec<Option<Process<'m>>>>,
     rng: Rng,
 }
 
@@ -64,7 +67,7 @@ impl<'m> SimHost<'m> {
     pub fn boot(machine: &'m SimMachine, store: &'m SimStore, seed: u64) -> Result<Self, String> {
         let config = SystemConfig { trace: machine.trace(), max_map_count: 65530 };
         let system = System::boot(machine, store, config).map_err(|error| error.to_string())?;
-        Ok(Self { machine, store, system, processes: Vec::new(), rng: Rng::new(seed) })
+        Ok(Self { machine, store, system, processes: ManuallyDrop::new(Vec::new()), rng: Rng::new(seed) })
     }
 
     /// The core.

@@ -123,6 +123,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 // Nothing is ever reclaimed yet, so age means nothing yet.
                 if stays { Err(MmError::Inval) } else { Ok(()) }
             }
+            advice::WIPEONFORK if has_file(inner, part) => Err(MmError::Inval),
             _ => {
                 let new = advised_flags(flags, advice)?;
                 if new != flags {
@@ -200,6 +201,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         Err(MmError::NotSupported)
     }
+}
+
+/// Does a file, or shared memory, lie behind the area of `part`?
+fn has_file(inner: &MmInner<'_>, part: VirtRange) -> bool {
+    let area = inner.areas.find_containing(part.start());
+    area.is_some_and(|area| !area.backing.is_anonymous())
 }
 
 fn is_known(advice: i32) -> bool {
