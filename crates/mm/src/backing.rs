@@ -36,9 +36,9 @@ pub enum Object<'m> {
     Special(&'static str),
 }
 
-/// How the last anonymous faults of an area ran, to choose the size of the next.
+/// How the last faults of an area that took frames ran, to choose the size of the next.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct AnonStream {
+pub(crate) struct FaultStream {
     /// First page of the last block.
     first: u64,
     /// One past its last page; zero before the first fault.
@@ -46,7 +46,7 @@ pub(crate) struct AnonStream {
     order: Order,
 }
 
-impl AnonStream {
+impl FaultStream {
     /// The order to try for a fault at `page`. It starts two below the machine's largest, goes up
     /// by one while faults run on from the last block in either direction, and falls back to the
     /// start when they jump: allocators write a header ahead and come back, so a jump says little.
@@ -57,6 +57,16 @@ impl AnonStream {
             self.order.up().map_or(max, |up| up.min(max)).max(base)
         } else {
             base
+        }
+    }
+
+    /// The order to try for a private copy of a file's page at `page`: one page, and twice as many
+    /// each time the copies run on upwards, as they do when a program is relocated.
+    pub(crate) fn next_copy_order(&self, page: u64, max: Order) -> Order {
+        if self.end != 0 && page == self.end {
+            self.order.up().map_or(max, |up| up.min(max))
+        } else {
+            Order::ZERO
         }
     }
 
@@ -77,7 +87,7 @@ pub struct VmBacking<'m> {
     pub object: Object<'m>,
     /// Under which identity its private pages are known; `None` before the first.
     pub anon_vma: Option<AnonVmaRef<'m>>,
-    pub(crate) stream: AnonStream,
+    pub(crate) stream: FaultStream,
 }
 
 impl<'m> VmBacking<'m> {
@@ -85,7 +95,7 @@ impl<'m> VmBacking<'m> {
         Self {
             object,
             anon_vma: None,
-            stream: AnonStream::default(),
+            stream: FaultStream::default(),
         }
     }
 

@@ -15,7 +15,7 @@ use vellum_machine::{DirectMap, Features, Fill, Machine, MemoryKind, MemoryRegio
 use vellum_types::{NodeId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnRange, Prot, SpaceId, VirtAddr, VirtRange};
 
 /// Pages around a file fault that are mapped with it.
-const FAULT_AROUND_PAGES: u32 = 16;
+const FAULT_AROUND_PAGES: u32 = 64;
 /// log2 of the most pages that an anonymous fault fills; the core begins two below.
 const ANON_ORDER: u8 = 6;
 /// How long to wait for a service before looking whether it still lives.

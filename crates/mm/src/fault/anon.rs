@@ -2,7 +2,7 @@
 
 use super::{Fault, FaultOutcome};
 use crate::MmError;
-use crate::backing::AnonStream;
+use crate::backing::FaultStream;
 use crate::context::MmContext;
 use crate::mm::{Mm, MmInner, RssKind};
 use vellum_machine::{Machine, VmEvent};
@@ -50,7 +50,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             Some(known) => known,
             None => (
                 self.anon_vma_prepare(inner, fault.page)?.id(),
-                AnonStream::default(),
+                FaultStream::default(),
             ),
         };
         let mut order = anon_order(fault, stream, max);
@@ -116,7 +116,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
 
 /// The largest order, up to what the area's stream of faults deserves, whose aligned block around
 /// the page lies in the area and is still empty. Linux: `alloc_anon_folio`.
-fn anon_order(fault: &Fault<'_>, stream: AnonStream, max: Order) -> Order {
+fn anon_order(fault: &Fault<'_>, stream: FaultStream, max: Order) -> Order {
     if fault
         .flags
         .intersects(VmFlags::NOHUGEPAGE | VmFlags::RAND_READ)

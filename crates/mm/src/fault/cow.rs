@@ -4,11 +4,11 @@ use super::{Fault, FaultOutcome};
 use crate::MmError;
 use crate::backing::Object;
 use crate::context::{MmContext, is_zero_entry};
-use crate::mm::{Mm, MmInner, RssKind};
+use crate::mm::{Mm, MmInner, RssKind, UserLeaf};
 use vellum_machine::{Machine, VmEvent};
 use vellum_page::{AllocRequest, OwnedPages, PageState};
 use vellum_page_table::{Pte, PteFlags};
-use vellum_types::{Order, PAGE_SIZE, PfnRange, VirtRange, VmFlags};
+use vellum_types::{Order, PAGE_SIZE, Pfn, PfnRange, VirtAddr, VirtRange, VmFlags};
 
 impl<'m, M: Machine> MmContext<'m, M> {
     /// `do_wp_page`: share, reuse or copy.
@@ -25,20 +25,38 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if let Some(Object::File(mapping)) = area.map(|a| &a.backing.object) {
                 mapping.mark_dirty(&self.cache, fault.index);
             }
-            self.make_writable(mm, fault, pte);
+            self.make_writable(fault.leaf, fault.page, pte);
+            self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);
         } else if self.is_sole_owner(pte) {
-            self.vmstat.count(VmEvent::CowReuse);
-            self.make_writable(mm, fault, pte);
+            self.reuse_around(mm, fault);
+        } else if is_zero_entry(pte) {
+            self.replace_zero(mm, inner, fault)?;
         } else {
-            self.copy(mm, inner, fault, pte)?;
+            self.copy_shared(mm, inner, fault)?;
         }
         Ok(FaultOutcome::Minor)
     }
 
-    fn make_writable(&self, mm: &Mm<'m>, fault: &Fault<'m>, pte: Pte) {
+    fn make_writable(&self, leaf: UserLeaf<'m>, va: VirtAddr, pte: Pte) {
         let bits = PteFlags::WRITE | PteFlags::DIRTY | PteFlags::ACCESSED;
-        fault.leaf.set(fault.page, pte.with(bits));
-        self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);
+        leaf.set(va, pte.with(bits));
+    }
+
+    /// Gives write permission back to the page, and to those around it that have lost all their
+    /// other owners too: after a child is gone, a parent finds many such pages in a row.
+    fn reuse_around(&self, mm: &Mm<'m>, fault: &Fault<'m>) {
+        let window = fault.window(u64::from(self.machine.features().fault_around_pages));
+        let mut reused = 0;
+        for va in window.pages() {
+            let pte = fault.leaf.get(va);
+            if pte.is_present() && !pte.flags().contains(PteFlags::WRITE) && self.is_sole_owner(pte)
+            {
+                self.make_writable(fault.leaf, va, pte);
+                reused += 1;
+            }
+        }
+        self.vmstat.count_many(VmEvent::CowReuse, reused);
+        self.update_mmu(&fault.leaf, mm.space(), window.start(), window.nr_pages());
     }
 
     /// True for an anonymous page that only this entry refers to.
@@ -50,55 +68,124 @@ impl<'m, M: Machine> MmContext<'m, M> {
         page.state() == PageState::Anon && page.mapcount() == 1 && page.refcount() == 1
     }
 
-    /// `wp_page_copy`: a frame of its own with the old content; the old frame loses this entry
-    /// after the flush.
-    fn copy(
+    /// The first write to a page that showed the shared zero page: a zeroed frame of its own.
+    fn replace_zero(
         &self,
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
         fault: &Fault<'m>,
-        pte: Pte,
     ) -> Result<(), MmError> {
         let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
-        let new =
-            OwnedPages::alloc(self.source, AllocRequest::user_movable(Order::ZERO))?.into_pfn();
-        let old = pte.pfn();
-        let was_zero = is_zero_entry(pte);
-        if was_zero {
-            if let Some(range) = PfnRange::from_len(new, 1) {
-                self.machine.zero_pages(range);
-            }
-        } else {
-            self.ram.copy_page(new, old);
-            self.vmstat.count(VmEvent::CowCopy);
+        let request = AllocRequest::user_movable(Order::ZERO);
+        let new = OwnedPages::alloc(self.source, request)?.into_pfn();
+        if let Some(range) = PfnRange::from_len(new, 1) {
+            self.machine.zero_pages(range);
         }
-        self.adopt_anon(new, anon_vma, fault.index);
-        let bits = PteFlags::WRITE | PteFlags::DIRTY;
         let mut gather = self.gather(mm.space());
-        fault
-            .leaf
-            .set(fault.page, Self::entry(new, fault.flags).with(bits));
-        if was_zero {
-            if let Some(range) = VirtRange::from_len(fault.page, PAGE_SIZE) {
-                gather.note_flush(range);
-            }
-        } else {
-            if self.page(old).state() == PageState::File {
-                let kind = inner
-                    .areas
-                    .find_containing(fault.page)
-                    .map_or(RssKind::File, |area| self.rss_kind(area, old));
-                inner.rss_sub(kind);
-            } else {
-                inner.rss_sub(RssKind::Anon);
-            }
-            self.rmap_remove(old);
-            gather.remove(fault.page, old);
+        if let Some(range) = VirtRange::from_len(fault.page, PAGE_SIZE) {
+            gather.note_flush(range);
         }
-        inner.rss_add(RssKind::Anon);
+        self.install_copy(inner, fault, fault.page, new, anon_vma);
         // The flush must come before the new translation, or it would drop that one too.
         gather.flush();
         self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);
         Ok(())
+    }
+
+    fn install_copy(
+        &self,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+        va: VirtAddr,
+        new: Pfn,
+        anon_vma: u32,
+    ) {
+        self.adopt_anon(new, anon_vma, fault.index_of(va));
+        let bits = PteFlags::WRITE | PteFlags::DIRTY;
+        fault.leaf.set(va, Self::entry(new, fault.flags).with(bits));
+        inner.rss_add(RssKind::Anon);
+    }
+
+    /// `wp_page_copy`: frames of its own with the old content for the page, and for as many pages
+    /// of the file behind it as the stream of such faults suggests. The old frames lose their
+    /// entries after the flush.
+    pub(super) fn copy_shared(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+    ) -> Result<(), MmError> {
+        let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
+        let mut order = self.copy_order(inner, fault);
+        let frames = loop {
+            let request = if order == Order::ZERO {
+                AllocRequest::user_movable(order)
+            } else {
+                AllocRequest::user_opportunistic(order)
+            };
+            match OwnedPages::alloc(self.source, request) {
+                Ok(frames) => break frames.into_pfn(),
+                Err(oom) => order = order.down().ok_or(oom)?,
+            }
+        };
+        if order > Order::ZERO {
+            self.source.split_page(frames);
+        }
+        let pages = order.pages();
+        let mut gather = self.gather(mm.space());
+        for n in 0..pages {
+            let va = fault.page + u64::from(n) * PAGE_SIZE;
+            let old = fault.leaf.get(va).pfn();
+            let kind = inner
+                .areas
+                .find_containing(va)
+                .map_or(RssKind::Anon, |area| self.rss_kind(area, old));
+            self.ram.copy_page(frames + n, old);
+            self.install_copy(inner, fault, va, frames + n, anon_vma);
+            inner.rss_sub(kind);
+            self.rmap_remove(old);
+            gather.remove(va, old);
+        }
+        self.vmstat.count_many(VmEvent::CowCopy, u64::from(pages));
+        if !fault.anonymous
+            && let Some(area) = inner.areas.find_mut(fault.page)
+        {
+            let first = fault.page.page_number();
+            area.backing.stream.filled(first, u64::from(pages), order);
+        }
+        gather.flush();
+        self.update_mmu(&fault.leaf, mm.space(), fault.page, u64::from(pages));
+        Ok(())
+    }
+
+    /// How many pages of a file to copy at once, as an order: no more than follow each other in the
+    /// table and still show the file.
+    fn copy_order(&self, inner: &MmInner<'m>, fault: &Fault<'m>) -> Order {
+        let max = self.machine.features().anon_order_max;
+        if fault.anonymous || max == Order::ZERO || self.is_short() {
+            return Order::ZERO;
+        }
+        let stream = inner
+            .areas
+            .find_containing(fault.page)
+            .map(|area| area.backing.stream);
+        let mut order = stream
+            .unwrap_or_default()
+            .next_copy_order(fault.page.page_number(), max);
+        let shows_file = |n: u64| {
+            let va = fault.page + n * PAGE_SIZE;
+            let pte = fault.leaf.covers(va).then(|| fault.leaf.get(va));
+            va < fault.range.end()
+                && pte.is_some_and(|pte| {
+                    pte.is_present() && self.page(pte.pfn()).state() == PageState::File
+                })
+        };
+        while let Some(down) = order.down() {
+            if (0..u64::from(order.pages())).all(shows_file) {
+                return order;
+            }
+            order = down;
+        }
+        Order::ZERO
     }
 }

@@ -6,10 +6,9 @@ use crate::backing::is_shmem;
 use crate::context::MmContext;
 use crate::mm::{Mm, MmInner, RssKind};
 use vellum_machine::{Machine, VmEvent};
-use vellum_page::{AllocRequest, OwnedPages};
 use vellum_page_cache::{CacheError, MappingRef, Readahead};
 use vellum_page_table::PteFlags;
-use vellum_types::{Order, PAGE_SIZE, Pfn, VirtAddr, VmFlags};
+use vellum_types::{PAGE_SIZE, Pfn, VirtAddr, VirtRange, VmFlags};
 
 impl<'m, M: Machine> MmContext<'m, M> {
     /// Finds or reads the page of the file under a fault. The reference is the caller's.
@@ -82,7 +81,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         Ok(outcome)
     }
 
-    /// `do_cow_fault`: a private copy at once, without mapping the file's page first.
+    /// `do_cow_fault`: a private copy at once. The file's pages around it are mapped too, since
+    /// reads follow.
     pub(super) fn do_cow_fault(
         &self,
         mm: &Mm<'m>,
@@ -90,18 +90,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
         fault: &Fault<'m>,
         mapping: &MappingRef<'m>,
     ) -> Result<FaultOutcome, MmError> {
-        let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
-        let copy = OwnedPages::alloc(self.source, AllocRequest::user_movable(Order::ZERO))?;
         let (pfn, outcome) = self.file_page(fault, mapping)?;
-        self.ram.copy_page(copy.pfn(), pfn);
-        self.put_page(pfn);
-        let copy = copy.into_pfn();
-        self.adopt_anon(copy, anon_vma, fault.index);
-        let pte = Self::entry(copy, fault.flags).with(PteFlags::WRITE | PteFlags::DIRTY);
-        fault.leaf.set(fault.page, pte);
-        inner.rss_add(RssKind::Anon);
-        self.vmstat.count(VmEvent::CowCopy);
-        self.map_around(mm, inner, fault, mapping);
+        self.map_file_page(inner, fault, fault.page, pfn, mapping);
+        let window = self.map_cached(inner, fault, mapping);
+        let copied = self.copy_shared(mm, inner, fault);
+        self.update_mmu(&fault.leaf, mm.space(), window.start(), window.nr_pages());
+        copied?;
         Ok(outcome)
     }
 
@@ -114,6 +108,17 @@ impl<'m, M: Machine> MmContext<'m, M> {
         fault: &Fault<'m>,
         mapping: &MappingRef<'m>,
     ) {
+        let window = self.map_cached(inner, fault, mapping);
+        self.update_mmu(&fault.leaf, mm.space(), window.start(), window.nr_pages());
+    }
+
+    /// Maps, read-only, what is cached in the window around a fault and not mapped yet.
+    fn map_cached(
+        &self,
+        inner: &mut MmInner<'m>,
+        fault: &Fault<'m>,
+        mapping: &MappingRef<'m>,
+    ) -> VirtRange {
         let window = fault.window(u64::from(self.machine.features().fault_around_pages));
         let first = fault.index_of(window.start());
         let last = first + window.nr_pages() - 1;
@@ -130,6 +135,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
             }
         });
         self.vmstat.count_many(VmEvent::FaultAround, around);
-        self.update_mmu(&fault.leaf, mm.space(), window.start(), window.nr_pages());
+        window
     }
 }
