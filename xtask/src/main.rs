@@ -28,6 +28,8 @@ usage: cargo xtask COMMAND
                         --runs N      runs of each, default 7
                         --only NAME   only the cases whose name contains NAME
                         --markdown    print the table as docs/PERFORMANCE.md has it
+  bench core [--markdown]
+                        operations of the core alone, in nanoseconds and instructions
 ";
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["e2e", rest @ ..] => ci::e2e(rest),
         ["bench", "um", rest @ ..] => bench::run(rest),
+        ["bench", "core", rest @ ..] => bench::core::run(rest),
         _ => Err(USAGE.to_string()),
     };
     match result {

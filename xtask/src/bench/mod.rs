@@ -4,6 +4,7 @@
 //! does hits both. The ratio is of the best times.
 
 mod cases;
+pub(crate) mod core;
 mod measure;
 mod table;
 
@@ -55,7 +56,7 @@ impl Options {
 /// The benchmark.
 pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     let options = Options::read(words)?;
-    let vellum = build()?;
+    let vellum = build(&["-p", "vellum"])?;
     let setting = Setting::new(vellum)?;
     let all = cases::all();
     let mut rows = Vec::new();
@@ -82,23 +83,22 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Builds the command with optimisation; returns its path.
-fn build() -> Result<String, String> {
+/// Builds a program with optimisation; returns its path.
+fn build(what: &[&str]) -> Result<String, String> {
     let output = Command::new(env!("CARGO"))
         .current_dir(workspace::root())
         .args([
             "build",
             "--release",
-            "-p",
-            "vellum",
             "--message-format",
             "json-render-diagnostics",
         ])
+        .args(what)
         .stderr(std::process::Stdio::inherit())
         .output()
         .map_err(|error| format!("cargo: {error}"))?;
     if !output.status.success() {
-        return Err("vellum does not build".to_string());
+        return Err(format!("cargo build {}: failed", what.join(" ")));
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()

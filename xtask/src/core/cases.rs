@@ -94,7 +94,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "mmap + touch + munmap, 1 page",
         count: 4096,
-        prepare: fresh,
+        prepare: touched,
         operate: map_touch_unmap,
     },
     Case {
