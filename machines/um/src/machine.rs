@@ -291,6 +291,15 @@ impl Machine for UmMachine {
                 return;
             }
             let first = start.page_number();
+            let last = first + fills.len() as u64;
+            // When room is short, a fault brings in its own page alone.
+            let (first, fills) = match force {
+                Some(page) if s.record.len() * 4 >= self.capacity * 3 && (first..last).contains(&page) => {
+                    let at = (page - first) as usize;
+                    (page, &fills[at..=at])
+                }
+                _ => (first, fills),
+            };
             let mut i = 0;
             while i < fills.len() {
                 let mut run = Run { pages: 1, target: target(&fills[i]), prot: fills[i].prot, epoch };

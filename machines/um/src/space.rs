@@ -8,6 +8,9 @@ use vellum_types::{PAGE_SHIFT, Prot, VirtRange};
 /// Number under which a service process has the RAM open.
 const RAM_FD: u64 = 0;
 
+/// Operations whose installations are not evicted.
+const SPARED_OPERATIONS: u32 = 8;
+
 /// A change of host mappings. Pages are page numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostOp {
@@ -141,6 +144,7 @@ impl Space {
         let end = page + run.pages;
         while at < end {
             if !wanted(&self.record, at) {
+                self.record.touch(at, run.epoch);
                 at += 1;
                 continue;
             }
@@ -212,14 +216,15 @@ impl Space {
     }
 
     /// Removes runs until no more than `capacity` are left: never pinned ones and never those that
-    /// operation `epoch` installed.
+    /// the last few operations up to `epoch` installed. One instruction needs several pages at once;
+    /// if each evicted another, it would never end.
     pub fn evict(&mut self, capacity: usize, epoch: u32) {
         let mut tries = self.record.len();
         while self.record.len() > capacity && tries > 0 {
             tries -= 1;
             let Some((at, run)) = self.record.next_run(self.hand) else { return };
             self.hand = at + run.pages;
-            if run.epoch != epoch && !self.any_pinned(at..self.hand) {
+            if epoch.wrapping_sub(run.epoch) >= SPARED_OPERATIONS && !self.any_pinned(at..self.hand) {
                 self.flush(at..self.hand);
             }
         }
@@ -288,13 +293,13 @@ mod tests {
     fn eviction_spares_pins_and_the_present_operation() {
         let mut space = Space::default();
         for i in 0..20 {
-            let epoch = if i == 3 { 2 } else { 1 };
+            let epoch = if i == 3 { 20 } else { 1 };
             let frame = Target::Frame(1000 - i as u32 * 5);
             space.install(i * 2, Run { pages: 1, target: frame, prot: Prot::READ, epoch }, None);
         }
         let page = VirtRange::from_len(VirtAddr::from_page_number(8), 1).expect("not empty");
         space.pins.push((1, page));
-        space.evict(2, 2);
+        space.evict(2, 20);
         assert_eq!(space.record.len(), 2);
         assert!(space.record.get(6).is_some() && space.record.get(8).is_some());
         assert!(space.is_pinned(8) && !space.is_pinned(9));

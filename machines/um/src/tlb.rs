@@ -57,6 +57,13 @@ impl Record {
         (offset < run.pages).then(|| (run.target.ahead(offset), run.prot))
     }
 
+    /// Notes that operation `epoch` needs `page`, which is installed.
+    pub fn touch(&mut self, page: u64, epoch: u32) {
+        if let Some((_, run)) = self.runs.range_mut(..=page).next_back() {
+            run.epoch = epoch;
+        }
+    }
+
     /// Runs that touch `first..end`, clipped to it.
     pub fn clipped(&self, first: u64, end: u64) -> impl Iterator<Item = (u64, Run)> + '_ {
         let from = match self.runs.range(..first).next_back() {
