@@ -6,7 +6,10 @@ use vellum_um::{RunConfig, run};
 fn main() {
     let mut args = std::env::args_os().skip(1);
     let number = |name: &str, default: u64| {
-        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
     };
     let config = RunConfig {
         ram_bytes: number("RAM_MIB", 256) << 20,

@@ -1,7 +1,7 @@
 //! What did the faulting instruction do? ptrace does not say, so it is decoded.
 
-use iced_x86::{Code, Decoder as X86, DecoderOptions, InstructionInfoFactory, OpAccess, Register};
 use crate::task::Regs;
+use iced_x86::{Code, Decoder as X86, DecoderOptions, InstructionInfoFactory, OpAccess, Register};
 use vellum_types::{Access, PAGE_SHIFT};
 
 /// Decodes instructions. The answer is a hint: it may be wrong about instructions that touch
@@ -13,7 +13,9 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// A decoder.
     pub(crate) fn new() -> Self {
-        Self { factory: InstructionInfoFactory::new() }
+        Self {
+            factory: InstructionInfoFactory::new(),
+        }
     }
 
     /// What the instruction `code` at `regs.rip` does at `addr`, if it can be told.
@@ -31,7 +33,10 @@ impl Decoder {
         for memory in used {
             let write = matches!(
                 memory.access(),
-                OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+                OpAccess::Write
+                    | OpAccess::CondWrite
+                    | OpAccess::ReadWrite
+                    | OpAccess::ReadCondWrite
             );
             let at = memory.virtual_address(0, |register, _, _| Some(value(regs, register)));
             // Wide operands may lie across a page boundary. Repeated string instructions are
@@ -77,7 +82,11 @@ fn value(regs: &Regs, register: Register) -> u64 {
         Register::GS => regs.gs_base,
         _ => 0,
     };
-    if register.is_gpr32() { value & 0xffff_ffff } else { value }
+    if register.is_gpr32() {
+        value & 0xffff_ffff
+    } else {
+        value
+    }
 }
 
 #[cfg(test)]
@@ -99,11 +108,17 @@ mod tests {
     fn loads_and_stores_are_told_apart() {
         assert_eq!(access(&[0x48, 0x89, 0x07], 0x7000), Some(Access::Write)); // mov [rdi], rax
         assert_eq!(access(&[0x48, 0x8b, 0x07], 0x7000), Some(Access::Read)); // mov rax, [rdi]
-        assert_eq!(access(&[0xf0, 0x48, 0x0f, 0xb1, 0x0f], 0x7000), Some(Access::Write)); // lock cmpxchg
+        assert_eq!(
+            access(&[0xf0, 0x48, 0x0f, 0xb1, 0x0f], 0x7000),
+            Some(Access::Write)
+        ); // lock cmpxchg
         assert_eq!(access(&[0xf3, 0xa4], 0x7000), Some(Access::Write)); // rep movsb
         assert_eq!(access(&[0xf3, 0xa4], 0x9000), Some(Access::Read));
         assert_eq!(access(&[0x50], 0xaff8), Some(Access::Write)); // push rax
-        assert_eq!(access(&[0x64, 0x48, 0x89, 0x04, 0x25, 0x10, 0, 0, 0], 0x2_0010), Some(Access::Write));
+        assert_eq!(
+            access(&[0x64, 0x48, 0x89, 0x04, 0x25, 0x10, 0, 0, 0], 0x2_0010),
+            Some(Access::Write)
+        );
         assert_eq!(access(&[0xff, 0xff, 0xff], 0), None);
     }
 }

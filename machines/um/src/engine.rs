@@ -11,7 +11,7 @@ use vellum_types::{Access, VirtAddr, VirtRange};
 pub type Sys<'m> = System<'m, UmMachine>;
 
 /// What is to be done with a system call.
-pub enum Action<'m> {
+pub enum Action {
     /// Skip it; the program gets this value (a negative errno for an error).
     Return(i64),
     /// The host runs it, with the registers in [`Task::regs`]. Arguments that were changed with
@@ -20,10 +20,6 @@ pub enum Action<'m> {
     /// The host runs it; then `abi::syscall_exit` is called. The arguments (rdi rsi rdx r10 r8 r9)
     /// and the number are put back to what the guest passed before that call.
     NativeExit,
-    /// The program asks for a new image, which stands ready; the host's execve comes next.
-    Exec(Box<Image<'m>>),
-    /// The task's process is to die by this signal now.
-    Kill(i32),
 }
 
 /// A new program, loaded into an address space of its own, before the host knows of it.
@@ -66,7 +62,10 @@ impl<'m> Engine<'m> {
         }
         let from = VirtAddr::new(start);
         let sp = Some(task.sp());
-        let good = self.sys.fault_in(&task.mm, from, len, access, sp).unwrap_or(0);
+        let good = self
+            .sys
+            .fault_in(&task.mm, from, len, access, sp)
+            .unwrap_or(0);
         if let Some(range) = VirtRange::from_len(from, good).and_then(|r| r.to_pages()) {
             task.pins.push(range);
             self.machine.pin(task.space, task.tid, range);
@@ -77,7 +76,9 @@ impl<'m> Engine<'m> {
     /// Copies from the task's memory; `None` if a byte is not readable.
     pub fn read_user<const N: usize>(&self, task: &Task<'m>, from: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];
-        self.sys.copy_from_user(&task.mm, VirtAddr::new(from), &mut bytes).ok()?;
+        self.sys
+            .copy_from_user(&task.mm, VirtAddr::new(from), &mut bytes)
+            .ok()?;
         Some(bytes)
     }
 
@@ -88,6 +89,8 @@ impl<'m> Engine<'m> {
 
     /// Copies to the task's memory; false if a byte is not writable.
     pub fn write_user(&self, task: &Task<'m>, to: u64, bytes: &[u8]) -> bool {
-        self.sys.copy_to_user(&task.mm, VirtAddr::new(to), bytes).is_ok()
+        self.sys
+            .copy_to_user(&task.mm, VirtAddr::new(to), bytes)
+            .is_ok()
     }
 }

@@ -38,7 +38,10 @@ fn host_mappings(tid: i32) -> io::Result<Vec<HostMapping>> {
         let (start, end) = fields.next()?.split_once('-')?;
         let address = |s| u64::from_str_radix(s, 16).ok();
         let name = fields.nth(4).unwrap_or("").to_owned();
-        Some(HostMapping { pages: address(start)? >> PAGE_SHIFT..address(end)? >> PAGE_SHIFT, name })
+        Some(HostMapping {
+            pages: address(start)? >> PAGE_SHIFT..address(end)? >> PAGE_SHIFT,
+            name,
+        })
     };
     Ok(text.lines().filter_map(parse).collect())
 }
@@ -86,7 +89,9 @@ impl<'m> Supervisor<'m> {
     /// thread's before.
     pub(crate) fn event_exec(&mut self, tid: i32) {
         let former = ptrace::event_message(tid).map_or(tid, |id| id as i32);
-        let Some(mut task) = self.engine.tasks.remove(&former) else { return };
+        let Some(mut task) = self.engine.tasks.remove(&former) else {
+            return;
+        };
         if former != tid {
             if let Some(mut leader) = self.engine.tasks.remove(&tid) {
                 self.note_stop(&mut leader);
@@ -115,7 +120,14 @@ impl<'m> Supervisor<'m> {
 
     /// Empties the host space, gives it a service and sets the registers.
     fn exec_into(&mut self, task: &mut Task<'m>, image: Image<'m>) -> io::Result<()> {
-        let Image { mm, entry, sp, vdso_slot, comm, abi: abi_state } = image;
+        let Image {
+            mm,
+            entry,
+            sp,
+            vdso_slot,
+            comm,
+            abi: abi_state,
+        } = image;
         let space = mm.space();
         let old = std::mem::replace(&mut task.mm, mm);
         let old_space = std::mem::replace(&mut task.space, space);
@@ -130,7 +142,9 @@ impl<'m> Supervisor<'m> {
 
         self.enter_stub(task.tid)?;
         let machine = self.engine.machine;
-        let slot = machine.take_slot().ok_or_else(|| io::Error::other("too many processes"))?;
+        let slot = machine
+            .take_slot()
+            .ok_or_else(|| io::Error::other("too many processes"))?;
         let (special, unmaps) = self.sort_mappings(task)?;
         let mut words = [0; 2];
         for (word, bytes) in words.iter_mut().zip(comm.as_chunks().0) {
@@ -138,7 +152,10 @@ impl<'m> Supervisor<'m> {
         }
         let name = machine.mailbox().scratch(slot, task.tid, &words);
         let mut calls = unmaps;
-        calls.push(HostCall::new(libc::SYS_prctl, [libc::PR_SET_NAME as u64, name]));
+        calls.push(HostCall::new(
+            libc::SYS_prctl,
+            [libc::PR_SET_NAME as u64, name],
+        ));
         let tgid = task.tgid;
         self.zombies.retain(|(parent, child)| {
             let mine = *parent == tgid;
@@ -171,15 +188,22 @@ impl<'m> Supervisor<'m> {
     fn sort_mappings(&mut self, task: &Task<'m>) -> io::Result<(Vec<HostMapping>, Vec<HostCall>)> {
         let mut special = Vec::new();
         let mut unmaps = Vec::new();
-        for mapping in host_mappings(task.tid)?.into_iter().filter(|m| !m.is_ours()) {
-            let kept = mapping.is_special() && mapping.range().is_some_and(|range| {
-                let (name, flags) = match mapping.name.as_str() {
-                    "[vdso]" => ("[vdso]", VmFlags::READ | VmFlags::EXEC),
-                    _ => ("[vvar]", VmFlags::READ),
-                };
-                let flags = flags | VmFlags::PFNMAP | VmFlags::DONTEXPAND;
-                self.engine.sys.install_special(&task.mm, range, flags, name).is_ok()
-            });
+        for mapping in host_mappings(task.tid)?
+            .into_iter()
+            .filter(|m| !m.is_ours())
+        {
+            let kept = mapping.is_special()
+                && mapping.range().is_some_and(|range| {
+                    let (name, flags) = match mapping.name.as_str() {
+                        "[vdso]" => ("[vdso]", VmFlags::READ | VmFlags::EXEC),
+                        _ => ("[vvar]", VmFlags::READ),
+                    };
+                    let flags = flags | VmFlags::PFNMAP | VmFlags::DONTEXPAND;
+                    self.engine
+                        .sys
+                        .install_special(&task.mm, range, flags, name)
+                        .is_ok()
+                });
             if kept {
                 special.push(mapping);
             } else {
@@ -202,7 +226,9 @@ impl<'m> Supervisor<'m> {
                 let at = (vdso.pages.start << PAGE_SHIFT).to_le_bytes();
                 self.engine.write_user(task, slot.as_u64(), &at)
             }
-            None => self.engine.write_user(task, slot.as_u64() - 8, &AT_IGNORE.to_le_bytes()),
+            None => self
+                .engine
+                .write_user(task, slot.as_u64() - 8, &AT_IGNORE.to_le_bytes()),
         };
     }
 }

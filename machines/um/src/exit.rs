@@ -25,10 +25,16 @@ impl<'m> Supervisor<'m> {
         if let Some(word) = task.clear_child_tid {
             write(word);
         }
-        let Some(head) = robust_list(task.tid) else { return };
+        let Some(head) = robust_list(task.tid) else {
+            return;
+        };
         let read = |at| engine.read_u64(task, at);
-        let (Some(first), Some(offset)) = (read(head), read(head + 8)) else { return };
-        let _ = engine.sys.fault_in(&task.mm, VirtAddr::new(head), 24, Access::Read, None);
+        let (Some(first), Some(offset)) = (read(head), read(head + 8)) else {
+            return;
+        };
+        let _ = engine
+            .sys
+            .fault_in(&task.mm, VirtAddr::new(head), 24, Access::Read, None);
         let mut entry = first;
         for _ in 0..ROBUST_LIST_LIMIT {
             // Bit 0 marks a lock with priority inheritance.
@@ -36,7 +42,9 @@ impl<'m> Supervisor<'m> {
             if entry == head {
                 break;
             }
-            let _ = engine.sys.fault_in(&task.mm, VirtAddr::new(entry), 8, Access::Read, None);
+            let _ = engine
+                .sys
+                .fault_in(&task.mm, VirtAddr::new(entry), 8, Access::Read, None);
             write(VirtAddr::new(entry.wrapping_add(offset)));
             match read(entry) {
                 Some(next) => entry = next,
@@ -48,13 +56,13 @@ impl<'m> Supervisor<'m> {
     /// The host has reported the end of a task.
     pub(crate) fn ended(&mut self, mut task: Task<'m>, status: Status) {
         self.note_stop(&mut task);
-        if std::env::var_os("UMDBG").is_some() { eprintln!("DBG end {} {status:?}", task.tid); }
         if task.tid == self.first {
             self.end = Some(status);
         }
         let state = std::mem::take(&mut task.abi);
         abi::exited(&mut self.engine, task.tid, state);
         self.stalled.retain(|tid| *tid != task.tid);
+        self.pace.forget(task.tid);
         self.leave_space(task);
     }
 
@@ -111,12 +119,15 @@ impl<'m> Supervisor<'m> {
                 return Resume::Run(0);
             };
             let tasks = self.engine.tasks.values().chain([task]);
-            let mut tgids: Vec<i32> =
-                tasks.filter(|t| t.space == victim.space).map(|t| t.tgid).collect();
+            let mut tgids: Vec<i32> = tasks
+                .filter(|t| t.space == victim.space)
+                .map(|t| t.tgid)
+                .collect();
             tgids.sort_unstable();
             tgids.dedup();
             for tgid in &tgids {
-                let comm = std::fs::read_to_string(format!("/proc/{tgid}/comm")).unwrap_or_default();
+                let comm =
+                    std::fs::read_to_string(format!("/proc/{tgid}/comm")).unwrap_or_default();
                 eprintln!(
                     "Out of memory: Killed process {tgid} ({}) total-vm:{}kB, anon-rss:{}kB, \
                      file-rss:{}kB, pgtables:{}kB",
@@ -134,7 +145,11 @@ impl<'m> Supervisor<'m> {
             }
             self.dying.push(victim.space);
         }
-        if self.dying.contains(&task.space) { Resume::Run(0) } else { Resume::Stall }
+        if self.dying.contains(&task.space) {
+            Resume::Run(0)
+        } else {
+            Resume::Stall
+        }
     }
 }
 

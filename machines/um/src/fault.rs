@@ -44,10 +44,6 @@ impl<'m> Supervisor<'m> {
             // The guess may be wrong; a load must not die of it.
             outcome = self.serve(task, addr, Access::Read);
         }
-        if std::env::var_os("UMDBG").is_some() && !matches!(outcome, FaultOutcome::Minor|FaultOutcome::Major) { 
-            let mut m = String::new();
-            let _ = crate::facade::proc::maps(&self.engine.sys, &task.mm, &mut m);
-            eprintln!("DBG tid {} {:?} {:?} at {:?} rip {:x} rsp {:x} guess {:?} installed {:?}\n{m}", task.tid, outcome, info.code(), addr, task.regs.rip, task.regs.rsp, guess, installed); }
         Ok(Some(match outcome {
             FaultOutcome::Minor | FaultOutcome::Major => Resume::Run(0),
             FaultOutcome::Oom => self.out_of_memory(task),
@@ -67,7 +63,11 @@ impl<'m> Supervisor<'m> {
     }
 
     fn serve(&self, task: &Task<'m>, addr: VirtAddr, access: Access) -> FaultOutcome {
-        let info = FaultInfo { addr, access, sp: Some(task.sp()) };
+        let info = FaultInfo {
+            addr,
+            access,
+            sp: Some(task.sp()),
+        };
         self.engine.sys.fault(&task.mm, info)
     }
 
@@ -83,7 +83,9 @@ impl<'m> Supervisor<'m> {
             Ok(()) => MAX_INSTRUCTION,
             Err(copied) => copied,
         };
-        self.decoder.access(&code[..len], &task.regs, addr.as_u64()).unwrap_or(Access::Read)
+        self.decoder
+            .access(&code[..len], &task.regs, addr.as_u64())
+            .unwrap_or(Access::Read)
     }
 }
 

@@ -6,14 +6,15 @@
 
 use crate::abi;
 use crate::engine::Action;
+use crate::facade::MmRef;
 use crate::host::ptrace;
 use crate::host::wait::{self, Status};
-use crate::facade::MmRef;
 use crate::supervisor::{Phase, Resume, Supervisor, kill};
 use crate::task::Task;
 use std::io;
 use std::rc::Rc;
-use vellum_types::{Access, VirtAddr};
+use vellum_machine::Machine;
+use vellum_types::{Access, VirtAddr, VmFlags};
 
 const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
 const CLONE_VM: u64 = libc::CLONE_VM as u64;
@@ -35,7 +36,11 @@ struct Request {
 
 impl<'m> Supervisor<'m> {
     fn request(&self, task: &mut Task<'m>) -> Option<Request> {
-        let plain = |flags| Request { flags, parent_tid: 0, child_tid: 0 };
+        let plain = |flags| Request {
+            flags,
+            parent_tid: 0,
+            child_tid: 0,
+        };
         Some(match task.nr() {
             libc::SYS_fork => plain(0),
             libc::SYS_vfork => plain(CLONE_VM | CLONE_VFORK),
@@ -43,11 +48,19 @@ impl<'m> Supervisor<'m> {
                 if task.arg(0) & CLONE_UNTRACED != 0 {
                     task.set_arg(0, task.arg(0) & !CLONE_UNTRACED);
                 }
-                Request { flags: task.arg(0), parent_tid: task.arg(2), child_tid: task.arg(3) }
+                Request {
+                    flags: task.arg(0),
+                    parent_tid: task.arg(2),
+                    child_tid: task.arg(3),
+                }
             }
             _ => {
                 let (args, size) = (task.arg(0), task.arg(1));
-                if self.engine.prefault(task, args, size.min(4096), Access::Read) < size.min(4096) {
+                if self
+                    .engine
+                    .prefault(task, args, size.min(4096), Access::Read)
+                    < size.min(4096)
+                {
                     return None;
                 }
                 let mut words = [0; 4];
@@ -58,7 +71,11 @@ impl<'m> Supervisor<'m> {
                 if flags & CLONE_PIDFD != 0 {
                     self.engine.prefault(task, pidfd, 4, Access::Write);
                 }
-                Request { flags, parent_tid, child_tid }
+                Request {
+                    flags,
+                    parent_tid,
+                    child_tid,
+                }
             }
         })
     }
@@ -68,7 +85,11 @@ impl<'m> Supervisor<'m> {
         let Some(request) = self.request(task) else {
             return Ok(self.act(task, Action::Return(-i64::from(libc::EFAULT))));
         };
-        let Request { flags, parent_tid, child_tid } = request;
+        let Request {
+            flags,
+            parent_tid,
+            child_tid,
+        } = request;
         if flags & (CLONE_PARENT_SETTID | CLONE_PIDFD) != 0 && parent_tid != 0 {
             self.engine.prefault(task, parent_tid, 4, Access::Write);
         }
@@ -83,6 +104,16 @@ impl<'m> Supervisor<'m> {
             Ok(mm) => mm,
             Err(error) => return Ok(self.act(task, Action::Return(-i64::from(error.errno())))),
         };
+        // The host's copy inherits what is installed in these areas, the child does not.
+        let machine = self.engine.machine;
+        task.mm.for_each_area(&mut |area| {
+            if area
+                .flags
+                .intersects(VmFlags::DONTCOPY | VmFlags::WIPEONFORK)
+            {
+                machine.flush_tlb_range(mm.space(), area.range());
+            }
+        });
         self.host_fork(task, mm, flags, child_tid)
     }
 
@@ -152,7 +183,9 @@ impl<'m> Supervisor<'m> {
         child.regs.orig_rax = u64::MAX;
         child.regs_dirty = true;
         let machine = self.engine.machine;
-        let slot = machine.take_slot().ok_or_else(|| io::Error::other("too many processes"))?;
+        let slot = machine
+            .take_slot()
+            .ok_or_else(|| io::Error::other("too many processes"))?;
         let calls = [crate::inject::service_clone()];
         let (_, service) = self.inject(child.tid, slot, &calls, Some(child.tgid))?;
         let service = service.ok_or_else(|| io::Error::other("the host made no process"))?;
@@ -186,7 +219,11 @@ impl<'m> Supervisor<'m> {
         let clear = flags & CLONE_CHILD_CLEARTID != 0;
         Task {
             tid,
-            tgid: if flags & CLONE_THREAD != 0 { parent.tgid } else { tid },
+            tgid: if flags & CLONE_THREAD != 0 {
+                parent.tgid
+            } else {
+                tid
+            },
             space: mm.space(),
             mm,
             regs: parent.regs,

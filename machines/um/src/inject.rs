@@ -18,7 +18,10 @@ fn died() -> io::Error {
 /// descriptor table until it takes an empty one. Without an exit signal, so that the guest's wait
 /// does not see it.
 pub(crate) fn service_clone() -> HostCall {
-    HostCall::new(libc::SYS_clone, [(libc::CLONE_VM | libc::CLONE_FILES) as u64])
+    HostCall::new(
+        libc::SYS_clone,
+        [(libc::CLONE_VM | libc::CLONE_FILES) as u64],
+    )
 }
 
 impl<'m> Supervisor<'m> {

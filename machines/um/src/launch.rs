@@ -44,7 +44,13 @@ fn handle(signal: i32, handler: usize) -> io::Result<()> {
 /// The terminal's signals are for the guest; requests to end kill it, so that nothing stays behind.
 fn own_signals() -> io::Result<()> {
     ASKED.store(0, Ordering::Relaxed);
-    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTOU, libc::SIGTTIN] {
+    for signal in [
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTSTP,
+        libc::SIGTTOU,
+        libc::SIGTTIN,
+    ] {
         handle(signal, libc::SIG_IGN)?;
     }
     handle(libc::SIGTERM, ask as *const () as usize)?;
@@ -146,7 +152,11 @@ impl<'m> Supervisor<'m> {
             }
         }
         self.first = pid;
-        let mm = self.engine.sys.mm_create().map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+        let mm = self
+            .engine
+            .sys
+            .mm_create()
+            .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
         let regs = ptrace::regs(pid)?;
         let space = mm.space();
         self.engine.machine.with(space, |s| s.users = 1);

@@ -12,7 +12,9 @@ use std::io;
 use std::ops::Range;
 use std::time::Instant;
 use vellum_machine::{DirectMap, Features, Fill, Machine, MemoryKind, MemoryRegion};
-use vellum_types::{NodeId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnRange, Prot, SpaceId, VirtAddr, VirtRange};
+use vellum_types::{
+    NodeId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnRange, Prot, SpaceId, VirtAddr, VirtRange,
+};
 
 /// Pages around a file fault that are mapped with it.
 const FAULT_AROUND_PAGES: u32 = 64;
@@ -60,11 +62,16 @@ impl UmMachine {
     pub fn new(ram_bytes: u64, capacity: usize) -> io::Result<Self> {
         let ram = Ram::new(ram_bytes & !(PAGE_SIZE - 1))?;
         let mailbox = Mailbox::new()?;
-        let paths =
-            Paths { mailbox: stub::proc_path(mailbox.fd()), ram: stub::proc_path(ram.fd()) };
+        let paths = Paths {
+            mailbox: stub::proc_path(mailbox.fd()),
+            ram: stub::proc_path(ram.fd()),
+        };
         let stub = stub::Image::new(&paths)?;
-        let region =
-            MemoryRegion { range: ram.span(), node: NodeId(0), kind: MemoryKind::Usable };
+        let region = MemoryRegion {
+            range: ram.span(),
+            node: NodeId(0),
+            kind: MemoryKind::Usable,
+        };
         Ok(Self {
             ram,
             mailbox,
@@ -84,11 +91,6 @@ impl UmMachine {
     /// Nanoseconds since the machine was made.
     pub(crate) fn boot_ns(&self) -> u64 {
         self.boot.elapsed().as_nanos() as u64
-    }
-
-    /// Runs of pages that one space may hold.
-    pub fn tlb_capacity(&self) -> usize {
-        self.capacity
     }
 
     /// The code that runs inside guests.
@@ -123,7 +125,11 @@ impl UmMachine {
     /// What the guest may do at `addr` without a fault.
     pub(crate) fn installed(&self, space: SpaceId, addr: VirtAddr) -> Option<Prot> {
         let spaces = self.spaces.borrow();
-        spaces.get(&space.0)?.record.get(addr.page_number()).map(|(_, prot)| prot)
+        spaces
+            .get(&space.0)?
+            .record
+            .get(addr.page_number())
+            .map(|(_, prot)| prot)
     }
 
     pub(crate) fn with<R>(&self, space: SpaceId, f: impl FnOnce(&mut Space) -> R) -> R {
@@ -185,8 +191,12 @@ impl UmMachine {
         loop {
             let (service, starting, ops) = {
                 let mut spaces = self.spaces.borrow_mut();
-                let Some(s) = spaces.get_mut(&space.0) else { return Ok(()) };
-                let Some(service) = s.service else { return Ok(()) };
+                let Some(s) = spaces.get_mut(&space.0) else {
+                    return Ok(());
+                };
+                let Some(service) = s.service else {
+                    return Ok(());
+                };
                 let n = s.queue.len().min(BATCH);
                 let ops: Vec<HostOp> = s.queue.drain(..n).collect();
                 (service, std::mem::take(&mut s.starting), ops)
@@ -194,7 +204,9 @@ impl UmMachine {
             if starting {
                 self.wait_for(service)?;
                 if self.mailbox.ram_fd(service.slot) != 0 {
-                    return Err(io::Error::other("a guest process cannot open the machine's RAM"));
+                    return Err(io::Error::other(
+                        "a guest process cannot open the machine's RAM",
+                    ));
                 }
             }
             if ops.is_empty() {
@@ -205,7 +217,9 @@ impl UmMachine {
             self.mailbox.post(service.slot);
             self.wait_for(service)?;
             self.stats.batches.set(self.stats.batches.get() + 1);
-            self.stats.calls.set(self.stats.calls.get() + ops.len() as u64);
+            self.stats
+                .calls
+                .set(self.stats.calls.get() + ops.len() as u64);
             for (i, op) in ops.iter().enumerate() {
                 let result = self.mailbox.result(service.slot, i);
                 if (-4095..0).contains(&result) {
@@ -282,9 +296,17 @@ impl Machine for UmMachine {
 
     fn update_mmu_cache_range(&self, space: SpaceId, start: VirtAddr, fills: &[Fill]) {
         let epoch = self.epoch.get();
-        let force = self.fault.get().filter(|(s, _)| *s == space).map(|(_, page)| page);
+        let force = self
+            .fault
+            .get()
+            .filter(|(s, _)| *s == space)
+            .map(|(_, page)| page);
         let target = |fill: &Fill| {
-            if Some(fill.pfn) == self.zero_page.get() { Target::Zero } else { Target::Frame(fill.pfn.as_u32()) }
+            if Some(fill.pfn) == self.zero_page.get() {
+                Target::Zero
+            } else {
+                Target::Frame(fill.pfn.as_u32())
+            }
         };
         self.with(space, |s| {
             if s.service.is_none() {
@@ -294,7 +316,9 @@ impl Machine for UmMachine {
             let last = first + fills.len() as u64;
             // When room is short, a fault brings in its own page alone.
             let (first, fills) = match force {
-                Some(page) if s.record.len() * 4 >= self.capacity * 3 && (first..last).contains(&page) => {
+                Some(page)
+                    if s.record.len() * 4 >= self.capacity * 3 && (first..last).contains(&page) =>
+                {
                     let at = (page - first) as usize;
                     (page, &fills[at..=at])
                 }
@@ -302,7 +326,12 @@ impl Machine for UmMachine {
             };
             let mut i = 0;
             while i < fills.len() {
-                let mut run = Run { pages: 1, target: target(&fills[i]), prot: fills[i].prot, epoch };
+                let mut run = Run {
+                    pages: 1,
+                    target: target(&fills[i]),
+                    prot: fills[i].prot,
+                    epoch,
+                };
                 let at = first + i as u64;
                 i += 1;
                 while i < fills.len()

@@ -36,7 +36,11 @@ impl Pace {
         let all = CpuMask::of(0)?;
         // SAFETY: plain call.
         let cpu = unsafe { libc::sched_getcpu() };
-        let home = if cpu >= 0 && all.has(cpu as usize) { CpuMask::single(cpu as usize) } else { all };
+        let home = if cpu >= 0 && all.has(cpu as usize) {
+            CpuMask::single(cpu as usize)
+        } else {
+            all
+        };
         home.apply(0)?;
         Ok(Self {
             all,
@@ -66,8 +70,14 @@ impl Pace {
     fn start_ticking(&mut self) {
         if !self.ticking {
             self.ticking = true;
-            let every = libc::timeval { tv_sec: 0, tv_usec: TICK_US };
-            let timer = libc::itimerval { it_interval: every, it_value: every };
+            let every = libc::timeval {
+                tv_sec: 0,
+                tv_usec: TICK_US,
+            };
+            let timer = libc::itimerval {
+                it_interval: every,
+                it_value: every,
+            };
             // SAFETY: `timer` outlives the call; the previous value is not asked for.
             unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
         }
@@ -112,8 +122,14 @@ impl Pace {
 /// Stops the timer.
 impl Drop for Pace {
     fn drop(&mut self) {
-        let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
-        let timer = libc::itimerval { it_interval: zero, it_value: zero };
+        let zero = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 0,
+        };
+        let timer = libc::itimerval {
+            it_interval: zero,
+            it_value: zero,
+        };
         // SAFETY: as in `start_ticking`.
         unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
         let _ = self.all.apply(0);
@@ -122,7 +138,7 @@ impl Drop for Pace {
 
 impl<'m> Supervisor<'m> {
     /// Answers the calls about affinity; `None` if this is none of them.
-    pub(crate) fn pace_call(&mut self, task: &mut Task<'m>) -> Option<Action<'m>> {
+    pub(crate) fn pace_call(&mut self, task: &mut Task<'m>) -> Option<Action> {
         let pid = task.arg(0) as i32;
         let fail = |errno: i32| Some(Action::Return(-i64::from(errno)));
         match task.nr() {
@@ -138,7 +154,7 @@ impl<'m> Supervisor<'m> {
                 let bytes = mask.and(&self.pace.all()).to_bytes();
                 // As many bytes as the host's kernel has CPUs for, as Linux says.
                 let len = (task.arg(1) as usize).min(8);
-                if len < 8 || task.arg(1) % 8 != 0 {
+                if len < 8 || !task.arg(1).is_multiple_of(8) {
                     return fail(libc::EINVAL);
                 }
                 if !self.engine.write_user(task, task.arg(2), &bytes[..len]) {
@@ -150,7 +166,12 @@ impl<'m> Supervisor<'m> {
                 let len = (task.arg(1) as usize).min(128);
                 let mut bytes = vec![0; len];
                 let from = vellum_types::VirtAddr::new(task.arg(2));
-                if self.engine.sys.copy_from_user(&task.mm, from, &mut bytes).is_err() {
+                if self
+                    .engine
+                    .sys
+                    .copy_from_user(&task.mm, from, &mut bytes)
+                    .is_err()
+                {
                     return fail(libc::EFAULT);
                 }
                 let mask = CpuMask::from_bytes(&bytes);
@@ -175,4 +196,3 @@ impl<'m> Supervisor<'m> {
         }
     }
 }
-

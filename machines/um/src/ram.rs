@@ -30,7 +30,12 @@ impl Ram {
         let map = SharedMap::new(&fd, bytes)?;
         let chunks = (bytes / PAGE_SIZE).div_ceil(u64::from(CHUNK_FRAMES));
         let populated = RefCell::new(vec![0; chunks.div_ceil(64) as usize]);
-        Ok(Self { fd, map, span, populated })
+        Ok(Self {
+            fd,
+            map,
+            span,
+            populated,
+        })
     }
 
     /// The file.
@@ -65,10 +70,12 @@ impl Ram {
             if !known {
                 let bytes = CHUNK_FRAMES as usize * PAGE_SIZE as usize;
                 let offset = chunk as usize * bytes;
-                self.map.populate(offset, bytes.min(self.map.len() - offset));
+                self.map
+                    .populate(offset, bytes.min(self.map.len() - offset));
             }
         }
-        self.direct_map().fill_pages(frames.start(), frames.len(), 0);
+        self.direct_map()
+            .fill_pages(frames.start(), frames.len(), 0);
     }
 }
 

@@ -100,9 +100,9 @@ impl From<std::io::Error> for RunError {
         let yama = "/proc/sys/kernel/yama/ptrace_scope";
         let scope = std::fs::read_to_string(yama).unwrap_or_default();
         match error.raw_os_error() {
-            Some(libc::EPERM) if matches!(scope.trim(), "2" | "3") => {
-                Self::NoPtrace { setting: format!("kernel.yama.ptrace_scope={}", scope.trim()) }
-            }
+            Some(libc::EPERM) if matches!(scope.trim(), "2" | "3") => Self::NoPtrace {
+                setting: format!("kernel.yama.ptrace_scope={}", scope.trim()),
+            },
             _ => Self::Host(error),
         }
     }
@@ -127,7 +127,11 @@ fn find(program: &OsStr) -> Result<OsString, RunError> {
             seen = true;
         }
     }
-    Err(if seen { RunError::NotExecutable } else { RunError::NoSuchProgram })
+    Err(if seen {
+        RunError::NotExecutable
+    } else {
+        RunError::NoSuchProgram
+    })
 }
 
 /// Runs a program to the end of its last process.
@@ -138,7 +142,10 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     let nofile = abi::raise_descriptor_limit().ok();
     let machine = UmMachine::new(config.ram_bytes, config.tlb_capacity)?;
     let store = abi::HostStore::default();
-    let system_config = SystemConfig { trace: config.trace, ..SystemConfig::default() };
+    let system_config = SystemConfig {
+        trace: config.trace,
+        ..SystemConfig::default()
+    };
     let sys = System::boot(&machine, &store, system_config).map_err(|error| match error {
         BootError::TooSmall { least, .. } => RunError::RamTooSmall { least },
         error => RunError::Host(std::io::Error::other(error.to_string())),
@@ -164,14 +171,19 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
         pace: Pace::new()?,
         decoder: crate::access::Decoder::new(),
     };
-    let argv: Vec<&OsStr> =
-        std::iter::once(&*config.program).chain(config.args.iter().map(|a| &**a)).collect();
+    let argv: Vec<&OsStr> = std::iter::once(&*config.program)
+        .chain(config.args.iter().map(|a| &**a))
+        .collect();
     let env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let envp: Vec<(&OsStr, &OsStr)> = env.iter().map(|(k, v)| (&**k, &**v)).collect();
     let image = match abi::first_image(&mut supervisor.engine, &path, &argv, &envp) {
         Ok(image) => image,
         Err(libc::ENOENT | libc::ENOTDIR) => return Err(RunError::NoSuchProgram),
-        Err(libc::ENOMEM) => return Err(RunError::RamTooSmall { least: vellum_system::MIN_RAM }),
+        Err(libc::ENOMEM) => {
+            return Err(RunError::RamTooSmall {
+                least: vellum_system::MIN_RAM,
+            });
+        }
         Err(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::EPERM) => {
             return Err(RunError::NotExecutable);
         }
@@ -187,19 +199,48 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
         eprintln!("{:?}", machine.stats);
     }
     let Engine { sys, abi, .. } = engine;
-    let refused_syscalls =
-        abi.odd_calls().into_iter().map(|(name, nr, n)| {
-            (if name == "unknown" { format!("{nr}") } else { name.to_owned() }, n)
-        }).collect();
+    let refused_syscalls = abi
+        .odd_calls()
+        .into_iter()
+        .map(|(name, nr, n)| {
+            (
+                if name == "unknown" {
+                    format!("{nr}")
+                } else {
+                    name.to_owned()
+                },
+                n,
+            )
+        })
+        .collect();
     drop(abi);
     // A file that cannot be written any more: its program was told, or did not ask.
     let _ = sys.writeback_all();
     let report = sys.report();
     let leaks = sys.shutdown();
     let exit = match end {
-        Some(Status::Exited(code)) => Exit { code: Some(code), signal: None },
-        Some(Status::Killed(signal, _)) => Exit { code: None, signal: Some(signal) },
-        _ => Exit { code: None, signal: Some(libc::SIGKILL) },
+        _ if crate::launch::asked_to_stop().is_some() => Exit {
+            code: None,
+            signal: crate::launch::asked_to_stop(),
+        },
+        Some(Status::Exited(code)) => Exit {
+            code: Some(code),
+            signal: None,
+        },
+        Some(Status::Killed(signal, _)) => Exit {
+            code: None,
+            signal: Some(signal),
+        },
+        _ => Exit {
+            code: None,
+            signal: Some(libc::SIGKILL),
+        },
     };
-    Ok(RunOutcome { exit, report, leaks, refused_syscalls, elapsed_ns })
+    Ok(RunOutcome {
+        exit,
+        report,
+        leaks,
+        refused_syscalls,
+        elapsed_ns,
+    })
 }

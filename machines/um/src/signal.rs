@@ -43,7 +43,10 @@ pub struct SigHand {
 impl SigHand {
     /// What a new program starts with: handlers are gone, ignored signals stay ignored.
     pub(crate) fn after_exec(&self) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self { ignored: self.ignored, ..Self::default() }))
+        Rc::new(RefCell::new(Self {
+            ignored: self.ignored,
+            ..Self::default()
+        }))
     }
     /// What a forked child starts with.
     pub(crate) fn copied(&self) -> Rc<RefCell<Self>> {
@@ -56,14 +59,17 @@ pub(crate) enum AtExit {
     /// Only the arguments are put back.
     Nothing,
     /// rt_sigaction: the old action is made what the guest had set, the new one is remembered.
-    Action { signal: i32, new: Option<[u64; 4]>, old_at: u64 },
+    Action {
+        signal: i32,
+        new: Option<[u64; 4]>,
+        old_at: u64,
+    },
 }
 
 impl<'m> Supervisor<'m> {
     /// A stop before the delivery of a signal.
     pub(crate) fn signal_stop(&mut self, task: &mut Task<'m>, signal: i32) -> io::Result<Resume> {
         let info = SigInfo::of(task.tid)?;
-        if std::env::var_os("UMDBG").is_some() && (signal != libc::SIGSEGV || info.code() <= 0 || info.code() > 2) { let r=ptrace::regs(task.tid)?; eprintln!("DBG signal {signal} code {} addr {:x} tid {} rip {:x} rsp {:x} orig {} rax {:x}", info.code(), info.addr(), task.tid, r.rip, r.rsp, r.orig_rax as i64, r.rax); }
         if signal == libc::SIGSEGV {
             if let Some(resume) = self.page_fault(task, &info)? {
                 return Ok(resume);
@@ -92,7 +98,9 @@ impl<'m> Supervisor<'m> {
             // What cannot be had is the program's fault: Linux kills it then.
             let sp = Some(task.sp());
             for page in [12288, 8192, 4096, 0] {
-                let _ = engine.sys.fault_in(&task.mm, start + page, 1, Access::Write, sp);
+                let _ = engine
+                    .sys
+                    .fault_in(&task.mm, start + page, 1, Access::Write, sp);
             }
         };
         below(task.regs.rsp);
@@ -113,13 +121,21 @@ impl<'m> Supervisor<'m> {
         let blocked = mask & bit(signal) != 0 || segv_blocked;
         let ignored = task.sighand.borrow().ignored & bit(signal) != 0;
         if blocked || ignored {
-            let slot = self.engine.machine.with(task.space, |s| s.service.map(|s| s.slot));
+            let slot = self
+                .engine
+                .machine
+                .with(task.space, |s| s.service.map(|s| s.slot));
             let slot = slot.ok_or_else(|| io::Error::other("a task without a space"))?;
             let mailbox = self.engine.machine.mailbox();
             let default = mailbox.scratch(slot, task.tid, &[SIG_DFL, 0, 0, 0]);
             let args = [signal as u64, default, 0, SIGSET_LEN];
             let regs = ptrace::regs(task.tid)?;
-            self.inject(task.tid, slot, &[HostCall::new(libc::SYS_rt_sigaction, args)], None)?;
+            self.inject(
+                task.tid,
+                slot,
+                &[HostCall::new(libc::SYS_rt_sigaction, args)],
+                None,
+            )?;
             ptrace::set_sigmask(task.tid, mask & !bit(signal))?;
             let mut sighand = task.sighand.borrow_mut();
             sighand.ignored &= !bit(signal);
@@ -143,7 +159,8 @@ impl<'m> Supervisor<'m> {
             libc::SYS_rt_sigprocmask => self.sigprocmask(task)?,
             libc::SYS_rt_sigaction => return self.sigaction(task).map(Some),
             libc::SYS_rt_sigreturn => {
-                self.engine.prefault(task, task.regs.rsp - 8, 4096, Access::Read);
+                self.engine
+                    .prefault(task, task.regs.rsp - 8, 4096, Access::Read);
                 Action::Native
             }
             libc::SYS_rt_sigtimedwait | libc::SYS_set_robust_list => {
@@ -189,7 +206,7 @@ impl<'m> Supervisor<'m> {
         Some(machine.mailbox().scratch(slot, task.tid, words))
     }
 
-    fn sigprocmask(&mut self, task: &mut Task<'m>) -> io::Result<Action<'m>> {
+    fn sigprocmask(&mut self, task: &mut Task<'m>) -> io::Result<Action> {
         let (how, set, old_at, size) = (task.arg(0) as i32, task.arg(1), task.arg(2), task.arg(3));
         let fail = |errno: i32| Ok(Action::Return(-i64::from(errno)));
         if size != SIGSET_LEN {
@@ -198,7 +215,9 @@ impl<'m> Supervisor<'m> {
         let host = ptrace::sigmask(task.tid)?;
         let old = if task.segv_blocked { host | SEGV } else { host };
         if set != 0 {
-            let Some(set) = self.engine.read_u64(task, set) else { return fail(libc::EFAULT) };
+            let Some(set) = self.engine.read_u64(task, set) else {
+                return fail(libc::EFAULT);
+            };
             let new = match how {
                 libc::SIG_BLOCK => old | set,
                 libc::SIG_UNBLOCK => old & !set,
@@ -225,7 +244,12 @@ impl<'m> Supervisor<'m> {
         let new = self.words::<4>(task, new_at);
         let host = new.map(|[handler, flags, restorer, mask]| {
             let hide = signal == libc::SIGSEGV && handler == SIG_IGN;
-            [if hide { SIG_DFL } else { handler }, flags, restorer, mask & !SEGV]
+            [
+                if hide { SIG_DFL } else { handler },
+                flags,
+                restorer,
+                mask & !SEGV,
+            ]
         });
         let known = {
             let sighand = task.sighand.borrow();
@@ -242,16 +266,26 @@ impl<'m> Supervisor<'m> {
         {
             task.set_arg(1, at);
         }
-        task.phase = Phase::SignalExit(AtExit::Action { signal, new, old_at });
+        task.phase = Phase::SignalExit(AtExit::Action {
+            signal,
+            new,
+            old_at,
+        });
         Ok(Resume::ToExit)
     }
 
     fn remember(&self, task: &Task<'m>, signal: i32, new: Option<[u64; 4]>) {
-        let Some([handler, .., mask]) = new else { return };
+        let Some([handler, .., mask]) = new else {
+            return;
+        };
         let mut sighand = task.sighand.borrow_mut();
         let mut set = |which: fn(&mut SigHand) -> &mut u64, on: bool| {
             let word = which(&mut sighand);
-            *word = if on { *word | bit(signal) } else { *word & !bit(signal) };
+            *word = if on {
+                *word | bit(signal)
+            } else {
+                *word & !bit(signal)
+            };
         };
         set(|s| &mut s.masks_segv, mask & SEGV != 0);
         set(|s| &mut s.ignored, handler == SIG_IGN);
@@ -260,7 +294,14 @@ impl<'m> Supervisor<'m> {
 
     /// The exit of a call that ran with arguments of ours.
     pub(crate) fn signal_call_exit(&mut self, task: &mut Task<'m>, at_exit: &AtExit) {
-        let AtExit::Action { signal, new, old_at } = at_exit else { return };
+        let AtExit::Action {
+            signal,
+            new,
+            old_at,
+        } = at_exit
+        else {
+            return;
+        };
         if task.result() != 0 {
             return;
         }

@@ -48,14 +48,24 @@ impl HostOp {
     pub fn call(&self) -> HostCall {
         let flags = |f: i32| f as u64;
         match *self {
-            Self::Map { page, pages, target: Target::Frame(frame), prot } => {
+            Self::Map {
+                page,
+                pages,
+                target: Target::Frame(frame),
+                prot,
+            } => {
                 let how = flags(libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE);
                 let prot = u64::from(prot.bits());
                 let offset = u64::from(frame) << PAGE_SHIFT;
                 let (at, len) = (page << PAGE_SHIFT, pages << PAGE_SHIFT);
                 HostCall::new(libc::SYS_mmap, [at, len, prot, how, RAM_FD, offset])
             }
-            Self::Map { page, pages, target: Target::Zero, prot } => {
+            Self::Map {
+                page,
+                pages,
+                target: Target::Zero,
+                prot,
+            } => {
                 let how = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
                 let how = flags(how | libc::MAP_NORESERVE);
                 let prot = u64::from(prot.bits());
@@ -152,7 +162,11 @@ impl Space {
             while at < end && wanted(&self.record, at) {
                 at += 1;
             }
-            let piece = Run { pages: at - first, target: run.target.ahead(first - page), ..run };
+            let piece = Run {
+                pages: at - first,
+                target: run.target.ahead(first - page),
+                ..run
+            };
             self.record.insert(first, piece);
             self.push_map(first, piece);
         }
@@ -166,7 +180,12 @@ impl Space {
         {
             self.queue.pop();
         }
-        if let Some(HostOp::Map { page: old, pages, target, prot }) = self.queue.last_mut()
+        if let Some(HostOp::Map {
+            page: old,
+            pages,
+            target,
+            prot,
+        }) = self.queue.last_mut()
             && *old + *pages == page
             && *prot == run.prot
             && target.ahead(*pages) == run.target
@@ -174,8 +193,18 @@ impl Space {
             *pages += run.pages;
             return;
         }
-        let Run { pages, target, prot, .. } = run;
-        self.queue.push(HostOp::Map { page, pages, target, prot });
+        let Run {
+            pages,
+            target,
+            prot,
+            ..
+        } = run;
+        self.queue.push(HostOp::Map {
+            page,
+            pages,
+            target,
+            prot,
+        });
     }
 
     /// Drops what is installed in `pages`.
@@ -185,7 +214,12 @@ impl Space {
             let end = at + run.pages;
             match spans.last_mut() {
                 // One call for both, if nothing of the host's own lies between.
-                Some(last) if !self.special.iter().any(|s| last.end <= s.start && s.start < at) => {
+                Some(last)
+                    if !self
+                        .special
+                        .iter()
+                        .any(|s| last.end <= s.start && s.start < at) =>
+                {
                     last.end = end;
                 }
                 _ => spans.push(at..end),
@@ -196,7 +230,10 @@ impl Space {
         }
         self.record.remove(pages.start, pages.end);
         for span in spans {
-            self.queue.push(HostOp::Unmap { page: span.start, pages: span.end - span.start });
+            self.queue.push(HostOp::Unmap {
+                page: span.start,
+                pages: span.end - span.start,
+            });
         }
     }
 
@@ -204,7 +241,11 @@ impl Space {
     pub fn wrprotect(&mut self, pages: Range<u64>) {
         let Self { record, queue, .. } = self;
         record.wrprotect(pages.start, pages.end, |page, pages, prot| {
-            if let Some(HostOp::Protect { page: old, pages: n, prot: p }) = queue.last_mut()
+            if let Some(HostOp::Protect {
+                page: old,
+                pages: n,
+                prot: p,
+            }) = queue.last_mut()
                 && *old + *n == page
                 && *p == prot
             {
@@ -222,9 +263,12 @@ impl Space {
         let mut tries = self.record.len();
         while self.record.len() > capacity && tries > 0 {
             tries -= 1;
-            let Some((at, run)) = self.record.next_run(self.hand) else { return };
+            let Some((at, run)) = self.record.next_run(self.hand) else {
+                return;
+            };
             self.hand = at + run.pages;
-            if epoch.wrapping_sub(run.epoch) >= SPARED_OPERATIONS && !self.any_pinned(at..self.hand) {
+            if epoch.wrapping_sub(run.epoch) >= SPARED_OPERATIONS && !self.any_pinned(at..self.hand)
+            {
                 self.flush(at..self.hand);
             }
         }
@@ -236,7 +280,8 @@ impl Space {
         child.record = self.record.clone();
         child.special = self.special.clone();
         for (_, range) in &self.pins {
-            child.flush(range.start().page_number()..range.end().as_u64().div_ceil(1 << PAGE_SHIFT));
+            child
+                .flush(range.start().page_number()..range.end().as_u64().div_ceil(1 << PAGE_SHIFT));
         }
         for range in std::mem::take(&mut child.early_flushes) {
             child.flush(range);
@@ -250,7 +295,12 @@ mod tests {
     use vellum_types::VirtAddr;
 
     fn run(pages: u64, frame: u32, prot: Prot) -> Run {
-        Run { pages, target: Target::Frame(frame), prot, epoch: 1 }
+        Run {
+            pages,
+            target: Target::Frame(frame),
+            prot,
+            epoch: 1,
+        }
     }
 
     #[test]
@@ -274,12 +324,21 @@ mod tests {
         space.flush(10..11);
         space.install(10, run(1, 7, Prot::READ | Prot::WRITE), None);
         assert_eq!(space.queue.len(), 1);
-        assert!(matches!(space.queue[0], HostOp::Map { target: Target::Frame(7), .. }));
+        assert!(matches!(
+            space.queue[0],
+            HostOp::Map {
+                target: Target::Frame(7),
+                ..
+            }
+        ));
     }
 
     #[test]
     fn flush_spares_the_vdso() {
-        let mut space = Space { special: vec![20..22], ..Space::default() };
+        let mut space = Space {
+            special: std::iter::once(20..22).collect(),
+            ..Space::default()
+        };
         space.install(10, run(2, 100, Prot::READ), None);
         space.install(30, run(2, 200, Prot::READ), None);
         space.queue.clear();
@@ -295,7 +354,16 @@ mod tests {
         for i in 0..20 {
             let epoch = if i == 3 { 20 } else { 1 };
             let frame = Target::Frame(1000 - i as u32 * 5);
-            space.install(i * 2, Run { pages: 1, target: frame, prot: Prot::READ, epoch }, None);
+            space.install(
+                i * 2,
+                Run {
+                    pages: 1,
+                    target: frame,
+                    prot: Prot::READ,
+                    epoch,
+                },
+                None,
+            );
         }
         let page = VirtRange::from_len(VirtAddr::from_page_number(8), 1).expect("not empty");
         space.pins.push((1, page));

@@ -106,7 +106,6 @@ impl<'m> Supervisor<'m> {
         }
         self.note_stop(&mut task);
         let resume = self.stop(&mut task, status);
-        if std::env::var_os("UMDBG2").is_some() { let r=&task.regs; eprintln!("DBG {tid} {status:?} {resume:?} nr {} ({:x},{:x},{:x}) rax {:x} rip {:x}", task.saved_args.orig_rax as i64, r.rdi, r.rsi, r.rdx, r.rax, r.rip); }
         self.go_on(task, resume);
     }
 
@@ -197,7 +196,7 @@ impl<'m> Supervisor<'m> {
     }
 
     /// Carries out what was decided about a system call.
-    pub(crate) fn act(&mut self, task: &mut Task<'m>, action: Action<'m>) -> Resume {
+    pub(crate) fn act(&mut self, task: &mut Task<'m>, action: Action) -> Resume {
         match action {
             Action::Return(value) => {
                 task.regs.orig_rax = u64::MAX;
@@ -209,13 +208,6 @@ impl<'m> Supervisor<'m> {
             Action::NativeExit => {
                 task.phase = Phase::Exit;
                 Resume::ToExit
-            }
-            Action::Exec(image) => self.exec_image(task, *image),
-            Action::Kill(signal) => {
-                kill(task.tgid, signal);
-                task.regs.orig_rax = u64::MAX;
-                task.regs_dirty = true;
-                Resume::Run(0)
             }
         }
     }

@@ -71,17 +71,14 @@ impl Task<'_> {
     /// If `i` is above 5.
     pub fn set_arg(&mut self, i: usize, value: u64) {
         let r = &mut self.regs;
-        *[&mut r.rdi, &mut r.rsi, &mut r.rdx, &mut r.r10, &mut r.r8, &mut r.r9][i] = value;
+        *[
+            &mut r.rdi, &mut r.rsi, &mut r.rdx, &mut r.r10, &mut r.r8, &mut r.r9,
+        ][i] = value;
         self.regs_dirty = true;
     }
     /// The result, at a system-call exit stop.
     pub fn result(&self) -> i64 {
         self.regs.rax as i64
-    }
-    /// Sets the result, at a system-call exit stop.
-    pub fn set_result(&mut self, value: i64) {
-        self.regs.rax = value as u64;
-        self.regs_dirty = true;
     }
     /// Puts the arguments and the number back to what the guest passed; the result stays.
     pub(crate) fn restore_args(&mut self) {

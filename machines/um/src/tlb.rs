@@ -72,16 +72,29 @@ impl Record {
         };
         self.runs.range(from..end.max(from)).map(move |(at, run)| {
             let (low, high) = ((*at).max(first), (at + run.pages).min(end));
-            (low, Run { pages: high - low, target: run.target.ahead(low - at), ..*run })
+            (
+                low,
+                Run {
+                    pages: high - low,
+                    target: run.target.ahead(low - at),
+                    ..*run
+                },
+            )
         })
     }
 
     /// Cuts the run that covers `page`, if any, so that one begins there.
     fn split(&mut self, page: u64) {
-        let Some((at, run)) = self.runs.range_mut(..page).next_back() else { return };
+        let Some((at, run)) = self.runs.range_mut(..page).next_back() else {
+            return;
+        };
         let head = page - at;
         if head < run.pages {
-            let tail = Run { pages: run.pages - head, target: run.target.ahead(head), ..*run };
+            let tail = Run {
+                pages: run.pages - head,
+                target: run.target.ahead(head),
+                ..*run
+            };
             run.pages = head;
             self.runs.insert(page, tail);
         }
@@ -107,8 +120,10 @@ impl Record {
 
     /// Takes the write permission from `first..end`; calls `each` with what was writable.
     pub fn wrprotect(&mut self, first: u64, end: u64, mut each: impl FnMut(u64, u64, Prot)) {
-        let writable: Vec<(u64, Run)> =
-            self.clipped(first, end).filter(|(_, run)| run.prot.contains(Prot::WRITE)).collect();
+        let writable: Vec<(u64, Run)> = self
+            .clipped(first, end)
+            .filter(|(_, run)| run.prot.contains(Prot::WRITE))
+            .collect();
         for (at, run) in writable {
             let prot = run.prot.difference(Prot::WRITE);
             self.split(at);
@@ -124,8 +139,12 @@ impl Record {
 
     /// Joins the runs that meet at `page`, if they are one.
     fn join(&mut self, page: u64) {
-        let Some(right) = self.runs.get(&page).copied() else { return };
-        let Some((at, left)) = self.runs.range_mut(..page).next_back() else { return };
+        let Some(right) = self.runs.get(&page).copied() else {
+            return;
+        };
+        let Some((at, left)) = self.runs.range_mut(..page).next_back() else {
+            return;
+        };
         let meets = at + left.pages == page && left.target.ahead(left.pages) == right.target;
         if meets && left.prot == right.prot {
             left.pages += right.pages;
@@ -136,7 +155,11 @@ impl Record {
 
     /// The first run at or after `page`, else the first of all: a clock's hand.
     pub fn next_run(&self, page: u64) -> Option<(u64, Run)> {
-        let next = self.runs.range(page..).next().or_else(|| self.runs.iter().next());
+        let next = self
+            .runs
+            .range(page..)
+            .next()
+            .or_else(|| self.runs.iter().next());
         next.map(|(at, run)| (*at, *run))
     }
 
@@ -183,7 +206,9 @@ mod tests {
             match rng.below(4) {
                 0 => {
                     record.remove(first, first + pages);
-                    (first..first + pages).for_each(|p| drop(model.remove(&p)));
+                    (first..first + pages).for_each(|p| {
+                        model.remove(&p);
+                    });
                 }
                 1 => {
                     record.wrprotect(first, first + pages, |at, n, prot| {
@@ -194,14 +219,32 @@ mod tests {
                         }
                     });
                     let left = (first..first + pages).filter_map(|p| model.get(&p));
-                    assert!(left.into_iter().all(|(_, prot)| !prot.contains(Prot::WRITE)));
+                    assert!(
+                        left.into_iter()
+                            .all(|(_, prot)| !prot.contains(Prot::WRITE))
+                    );
                 }
                 kind => {
                     let zero = kind == 2 && rng.below(2) == 0;
-                    let target =
-                        if zero { Target::Zero } else { Target::Frame(first as u32 + 8 * rng.below(2) as u32) };
-                    let prot = if zero || rng.below(2) == 0 { Prot::READ } else { Prot::READ | Prot::WRITE };
-                    record.insert(first, Run { pages, target, prot, epoch: 0 });
+                    let target = if zero {
+                        Target::Zero
+                    } else {
+                        Target::Frame(first as u32 + 8 * rng.below(2) as u32)
+                    };
+                    let prot = if zero || rng.below(2) == 0 {
+                        Prot::READ
+                    } else {
+                        Prot::READ | Prot::WRITE
+                    };
+                    record.insert(
+                        first,
+                        Run {
+                            pages,
+                            target,
+                            prot,
+                            epoch: 0,
+                        },
+                    );
                     for p in 0..pages {
                         model.insert(first + p, (target.ahead(p), prot));
                     }
@@ -213,7 +256,10 @@ mod tests {
                     assert_eq!(record.get(page), model.get(&page).copied(), "page {page}");
                 }
                 let covered: u64 = record.clipped(10, 50).map(|(_, run)| run.pages).sum();
-                assert_eq!(covered, (10..50).filter(|p| model.contains_key(p)).count() as u64);
+                assert_eq!(
+                    covered,
+                    (10..50).filter(|p| model.contains_key(p)).count() as u64
+                );
             }
         }
     }

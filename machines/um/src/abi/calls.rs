@@ -22,7 +22,7 @@ pub(super) enum AtExit {
     Limits(i32),
 }
 
-fn answer<'m>(result: Result<i64>) -> Action<'m> {
+fn answer(result: Result<i64>) -> Action {
     Action::Return(match result {
         Ok(value) => value,
         Err(errno) => -i64::from(errno),
@@ -30,7 +30,7 @@ fn answer<'m>(result: Result<i64>) -> Action<'m> {
 }
 
 /// See [`super::dispatch`].
-pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let nr = task.nr();
     task.abi.at_exit = AtExit::Nothing;
     match nr {
@@ -107,7 +107,7 @@ pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<
     }
 }
 
-fn by_table<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+fn by_table<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let nr = task.nr() as u64;
     match table::call(nr).how {
         How::Refuse(errno) => {

@@ -120,7 +120,7 @@ impl State<'_> {
 }
 
 /// A system call that the engine does not answer itself.
-pub fn dispatch<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub fn dispatch<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     calls::enter(engine, task)
 }
 

@@ -24,12 +24,7 @@ pub(super) fn read_path<'m>(engine: &Engine<'m>, task: &Task<'m>, at: u64) -> Re
 }
 
 /// Lets the call run with argument `arg` naming our descriptor `target`.
-fn redirect<'m>(
-    engine: &mut Engine<'m>,
-    task: &mut Task<'m>,
-    arg: usize,
-    target: RawFd,
-) -> Action<'m> {
+fn redirect<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>, arg: usize, target: RawFd) -> Action {
     let path = format!("/proc/{}/fd/{target}\0", std::process::id()).into_bytes();
     let words: Vec<u64> = path
         .chunks(8)
@@ -52,7 +47,7 @@ fn redirect<'m>(
 }
 
 /// open, openat, openat2, creat.
-pub(super) fn open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let (arg, flags_arg) = match task.nr() {
         libc::SYS_open | libc::SYS_creat => (0, 1),
         _ => (1, 2),
@@ -87,7 +82,7 @@ pub(super) fn open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'
 }
 
 /// stat, access and their kin: of a program's file, not of the stub that the host runs.
-pub(super) fn examine<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn examine<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let (arg, follows) = match task.nr() {
         libc::SYS_stat | libc::SYS_access => (0, true),
         libc::SYS_lstat => (0, false),
@@ -106,7 +101,7 @@ pub(super) fn examine<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Actio
 }
 
 /// readlink and readlinkat.
-pub(super) fn read_link<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn read_link<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let arg = if task.nr() == libc::SYS_readlink {
         0
     } else {

@@ -28,7 +28,7 @@ pub(super) fn arguments(task: &Task<'_>) -> [u64; 6] {
 /// Faults in what the table says about the call at which `task` is stopped.
 ///
 /// The answer is [`Action::Native`], or [`Action::NativeExit`] if a count had to be lowered.
-pub fn prefault_call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub fn prefault_call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let nr = task.nr() as u64;
     let args = arguments(task);
     prefault_as(engine, task, nr, args)
@@ -40,7 +40,7 @@ pub(super) fn prefault_as<'m>(
     task: &mut Task<'m>,
     nr: u64,
     args: [u64; 6],
-) -> Action<'m> {
+) -> Action {
     let call = table::call(nr);
     let mut action = Action::Native;
     for (arg, pointer) in call.pointers {

@@ -289,7 +289,7 @@ pub(super) fn read_pagemap<'m>(
     task: &Task<'m>,
     fd: &OwnedFd,
     stat: &Stat,
-) -> Option<Action<'m>> {
+) -> Option<Action> {
     let pid = engine.abi.snapshots.pagemap(stat)?;
     let result = pagemap(engine, task, fd, pid);
     Some(Action::Return(

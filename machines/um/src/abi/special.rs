@@ -19,11 +19,11 @@ pub(super) const SYS_FUTEX_REQUEUE: i64 = 456;
 /// must expect less than they asked for.
 const MAX_COPY: u64 = 64 << 20;
 
-fn fail<'m>(errno: i32) -> Action<'m> {
+fn fail(errno: i32) -> Action {
     Action::Return(-i64::from(errno))
 }
 
-fn give<'m>(result: Result<u64, i32>) -> Action<'m> {
+fn give(result: Result<u64, i32>) -> Action {
     match result {
         Ok(value) => Action::Return(value as i64),
         Err(errno) => fail(errno),
@@ -31,7 +31,7 @@ fn give<'m>(result: Result<u64, i32>) -> Action<'m> {
 }
 
 /// Calls with pointers that no row can describe.
-pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     match task.nr() {
         libc::SYS_ioctl => ioctl(engine, task),
         libc::SYS_fcntl => {
@@ -105,7 +105,7 @@ const FICLONE: u64 = 0x4004_9409;
 const FICLONERANGE: u64 = 0x4020_940d;
 const FIDEDUPERANGE: u64 = 0xc018_9436;
 
-fn ioctl<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+fn ioctl<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let (request, at) = (task.arg(1) & 0xffff_ffff, task.arg(2));
     match request {
         // Sharing blocks behind the page cache; programs copy instead.
@@ -211,7 +211,7 @@ fn filter<'m>(engine: &Engine<'m>, task: &mut Task<'m>, at: u64) {
     }
 }
 
-fn socket_option<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+fn socket_option<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     /// SO_ZEROCOPY: the host would send from frames long after the call.
     const SO_ZEROCOPY: u64 = 60;
     /// SO_ATTACH_REUSEPORT_CBPF
@@ -226,7 +226,7 @@ fn socket_option<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m>
     prefault_call(engine, task)
 }
 
-fn process_control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+fn process_control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     const PR_SET_MDWE: i32 = 65;
     const PR_GET_MDWE: i32 = 66;
     let at = task.arg(1);
@@ -261,7 +261,7 @@ fn process_control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'
     Action::Native
 }
 
-fn arch_control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+fn arch_control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     match task.arg(0) {
         // ARCH_GET_FS, ARCH_GET_GS, ARCH_GET_XCOMP_*.
         0x1003 | 0x1004 | 0x1021 | 0x1022 | 0x1024 => {
@@ -274,7 +274,7 @@ fn arch_control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> 
     }
 }
 
-fn resource_limit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+fn resource_limit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let (pid, resource, new) = if task.nr() == libc::SYS_setrlimit {
         (0, task.arg(0), task.arg(1))
     } else {
@@ -337,7 +337,7 @@ fn put_offset<'m>(
 }
 
 /// sendfile(2).
-pub(super) fn send_file<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn send_file<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let from = files::regular(engine, task, task.arg(1));
     let to = files::regular(engine, task, task.arg(0));
     match (from, to) {
@@ -356,7 +356,7 @@ pub(super) fn send_file<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Act
 }
 
 /// copy_file_range(2).
-pub(super) fn copy_range<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn copy_range<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let from = files::regular(engine, task, task.arg(0));
     let to = files::regular(engine, task, task.arg(2));
     match (from, to) {
@@ -379,7 +379,7 @@ pub(super) fn copy_range<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Ac
 }
 
 /// splice(2): one end is a pipe, so the host does it.
-pub(super) fn splice<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn splice<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let from = files::regular(engine, task, task.arg(0));
     let to = files::regular(engine, task, task.arg(2));
     outside(engine, task, from, to)
@@ -391,7 +391,7 @@ fn outside<'m>(
     task: &mut Task<'m>,
     from: Option<Regular>,
     to: Option<Regular>,
-) -> Action<'m> {
+) -> Action {
     for file in [&from, &to].into_iter().flatten() {
         if let Err(errno) = files::write_back(engine, &file.stat) {
             return fail(errno);
@@ -408,7 +408,7 @@ fn outside<'m>(
 }
 
 /// ftruncate(2).
-pub(super) fn truncate_open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn truncate_open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let Some(open) = files::regular(engine, task, task.arg(0)) else {
         return Action::Native;
     };
@@ -428,7 +428,7 @@ pub(super) fn truncate_open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) ->
 }
 
 /// truncate(2): the host does it, and then the core looks at the file if it knows it.
-pub(super) fn truncate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn truncate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let action = prefault_call(engine, task);
     let known = super::paths::resolve(engine, task, libc::AT_FDCWD, task.arg(0))
         .and_then(|path| fd::stat(&path))
@@ -444,7 +444,7 @@ pub(super) fn truncate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Acti
 }
 
 /// fallocate(2).
-pub(super) fn allocate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn allocate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let Some(open) = files::regular(engine, task, task.arg(0)) else {
         return Action::Native;
     };
@@ -472,7 +472,7 @@ pub(super) fn allocate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Acti
 }
 
 /// fsync and its kin: what was written through mappings goes first.
-pub(super) fn sync<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn sync<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     if let Some(open) = files::regular(engine, task, task.arg(0))
         && let Err(errno) = files::write_back(engine, &open.stat)
     {

@@ -41,7 +41,7 @@ struct Transfer {
 }
 
 /// read, pread64, readv, preadv, preadv2.
-pub(super) fn read<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn read<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let open = match files::open_file(engine, task, task.arg(0)) {
         Ok(OpenFile::Regular(open)) => open,
         Ok(OpenFile::Other { fd, stat, .. }) => {
@@ -123,7 +123,7 @@ fn read_cached<'m>(
 ///
 /// Written through: the host takes the bytes from the program's frames and says how many it could
 /// take; then the core's copy is brought up to date.
-pub(super) fn write<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action<'m> {
+pub(super) fn write<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let Some(open) = files::regular(engine, task, task.arg(0)) else {
         return prefault::prefault_call(engine, task);
     };

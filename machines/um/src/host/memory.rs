@@ -52,7 +52,10 @@ impl SharedMap {
             return Err(last_error());
         }
         let base = NonNull::new(at.cast()).ok_or_else(last_error)?;
-        let map = Self { base, len: len as usize };
+        let map = Self {
+            base,
+            len: len as usize,
+        };
         // Advice only: a core dump of the supervisor should not hold the machine's RAM.
         // SAFETY: the range is our mapping.
         unsafe { libc::madvise(at, map.len, libc::MADV_DONTDUMP) };
@@ -72,7 +75,10 @@ impl SharedMap {
     /// Makes the host give memory to `len` bytes from `offset` at once. Failure is no error: the
     /// bytes are then faulted in one by one.
     pub fn populate(&self, offset: usize, len: usize) {
-        assert!(offset <= self.len && len <= self.len - offset, "outside the mapping");
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "outside the mapping"
+        );
         // SAFETY: `offset` is inside the mapping, as just checked.
         let at = unsafe { self.base.add(offset) };
         // SAFETY: the range is inside our mapping; populating changes no byte.

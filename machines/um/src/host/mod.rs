@@ -15,5 +15,9 @@ pub fn last_error() -> io::Error {
 
 /// Turns libc's -1 into the error.
 pub fn check(result: i64) -> io::Result<i64> {
-    if result == -1 { Err(last_error()) } else { Ok(result) }
+    if result == -1 {
+        Err(last_error())
+    } else {
+        Ok(result)
+    }
 }

@@ -32,7 +32,13 @@ pub fn seize(tid: i32, options: i32) -> io::Result<()> {
 
 /// Replaces the options.
 pub fn set_options(tid: i32, options: i32) -> io::Result<()> {
-    request(libc::PTRACE_SETOPTIONS, tid, null_mut(), options as usize as Ptr).map(drop)
+    request(
+        libc::PTRACE_SETOPTIONS,
+        tid,
+        null_mut(),
+        options as usize as Ptr,
+    )
+    .map(drop)
 }
 
 /// Lets it run, with `signal` delivered if that is not 0.
@@ -42,7 +48,13 @@ pub fn cont(tid: i32, signal: i32) -> io::Result<()> {
 
 /// Lets it run to the exit of its system call.
 pub fn cont_to_exit(tid: i32, signal: i32) -> io::Result<()> {
-    request(libc::PTRACE_SYSCALL, tid, null_mut(), signal as usize as Ptr).map(drop)
+    request(
+        libc::PTRACE_SYSCALL,
+        tid,
+        null_mut(),
+        signal as usize as Ptr,
+    )
+    .map(drop)
 }
 
 /// Leaves it in its group-stop, but listens for the end of that.
@@ -53,7 +65,12 @@ pub fn listen(tid: i32) -> io::Result<()> {
 /// Reads its registers.
 pub fn regs(tid: i32) -> io::Result<Regs> {
     let mut regs = zero_regs();
-    request(libc::PTRACE_GETREGS, tid, null_mut(), (&raw mut regs).cast())?;
+    request(
+        libc::PTRACE_GETREGS,
+        tid,
+        null_mut(),
+        (&raw mut regs).cast(),
+    )?;
     Ok(regs)
 }
 
@@ -72,7 +89,12 @@ pub fn set_regs(tid: i32, regs: &Regs) -> io::Result<()> {
 /// The message of the event it is stopped for: a new task's id, an exit status.
 pub fn event_message(tid: i32) -> io::Result<u64> {
     let mut message = 0_u64;
-    request(libc::PTRACE_GETEVENTMSG, tid, null_mut(), (&raw mut message).cast())?;
+    request(
+        libc::PTRACE_GETEVENTMSG,
+        tid,
+        null_mut(),
+        (&raw mut message).cast(),
+    )?;
     Ok(message)
 }
 
@@ -85,7 +107,12 @@ impl SigInfo {
     pub fn of(tid: i32) -> io::Result<Self> {
         // SAFETY: a struct of plain bytes, for which zero is a value.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        request(libc::PTRACE_GETSIGINFO, tid, null_mut(), (&raw mut info).cast())?;
+        request(
+            libc::PTRACE_GETSIGINFO,
+            tid,
+            null_mut(),
+            (&raw mut info).cast(),
+        )?;
         Ok(Self(info))
     }
 
@@ -95,8 +122,10 @@ impl SigInfo {
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         info.si_signo = signal;
         info.si_code = code;
-        // SAFETY: si_addr is 8 bytes at offset 16 of the 128-byte struct, which is 8-aligned.
-        unsafe { (&raw mut info).cast::<u64>().add(2).write(addr) };
+        // SAFETY: si_addr is 8 bytes at offset 16 of the 128-byte struct.
+        let field = unsafe { (&raw mut info).cast::<u64>().add(2) };
+        // SAFETY: inside `info`, which is 8-aligned and exclusively ours.
+        unsafe { field.write(addr) };
         Self(info)
     }
 
@@ -124,7 +153,12 @@ const SIGSET_BYTES: usize = 8;
 pub fn sigmask(tid: i32) -> io::Result<u64> {
     const PTRACE_GETSIGMASK: libc::c_uint = 0x420a;
     let mut mask = 0_u64;
-    request(PTRACE_GETSIGMASK, tid, SIGSET_BYTES as Ptr, (&raw mut mask).cast())?;
+    request(
+        PTRACE_GETSIGMASK,
+        tid,
+        SIGSET_BYTES as Ptr,
+        (&raw mut mask).cast(),
+    )?;
     Ok(mask)
 }
 
@@ -132,5 +166,11 @@ pub fn sigmask(tid: i32) -> io::Result<u64> {
 pub fn set_sigmask(tid: i32, mask: u64) -> io::Result<()> {
     const PTRACE_SETSIGMASK: libc::c_uint = 0x420b;
     let mut mask = mask;
-    request(PTRACE_SETSIGMASK, tid, SIGSET_BYTES as Ptr, (&raw mut mask).cast()).map(drop)
+    request(
+        PTRACE_SETSIGMASK,
+        tid,
+        SIGSET_BYTES as Ptr,
+        (&raw mut mask).cast(),
+    )
+    .map(drop)
 }

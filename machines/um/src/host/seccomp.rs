@@ -31,11 +31,21 @@ fn ret(verdict: u32) -> libc::sock_filter {
 }
 
 fn statement(code: u32, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+    libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 fn jump(test: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k }
+    libc::sock_filter {
+        code: (libc::BPF_JMP | test | libc::BPF_K) as u16,
+        jt,
+        jf,
+        k,
+    }
 }
 
 fn equal(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
@@ -70,7 +80,11 @@ pub fn program(free: &[u32], fcntl: &[u32], stub: Range<u64>) -> Vec<libc::sock_
         if first == last {
             code.extend([equal(first, 0, 1), allow]);
         } else {
-            code.extend([at_least(first, 0, 2), jump(libc::BPF_JGT, last, 1, 0), allow]);
+            code.extend([
+                at_least(first, 0, 2),
+                jump(libc::BPF_JGT, last, 1, 0),
+                allow,
+            ]);
         }
     }
     // fcntl: the command decides.
@@ -97,11 +111,20 @@ pub fn program(free: &[u32], fcntl: &[u32], stub: Range<u64>) -> Vec<libc::sock_
 /// Puts the calling thread, and all it will ever start, under the filter. Only async-signal-safe
 /// calls are made: this runs between fork and exec.
 pub fn install(code: &[libc::sock_filter]) -> io::Result<()> {
-    let program =
-        libc::sock_fprog { len: code.len() as u16, filter: code.as_ptr().cast_mut() };
+    let program = libc::sock_fprog {
+        len: code.len() as u16,
+        filter: code.as_ptr().cast_mut(),
+    };
     let set = || {
         // SAFETY: `program` and the code it points at outlive the call.
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) }
+        unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &program,
+            )
+        }
     };
     if set() == 0 {
         return Ok(());

@@ -198,16 +198,30 @@ impl Image {
         page[..elf_header().len()].copy_from_slice(&elf_header());
         let code = blob();
         page[CODE_OFFSET as usize..][..code.len()].copy_from_slice(code);
-        for (at, text) in [(mailbox, &paths.mailbox), (ram, &paths.ram), (path, &own_path)] {
+        for (at, text) in [
+            (mailbox, &paths.mailbox),
+            (ram, &paths.ram),
+            (path, &own_path),
+        ] {
             assert!(text.len() < PATH_LEN, "path too long");
             page[at as usize..][..text.len()].copy_from_slice(text.as_bytes());
         }
         page[argv as usize..][..8].copy_from_slice(&(STUB_BASE + path).to_le_bytes());
         let map = SharedMap::new(&fd, PAGE as u64)?;
         // SAFETY: the mapping is PAGE bytes that only we know, and `page` is a buffer of its own.
-        unsafe { map.base().as_ptr().copy_from_nonoverlapping(page.as_ptr(), PAGE) };
+        unsafe {
+            map.base()
+                .as_ptr()
+                .copy_from_nonoverlapping(page.as_ptr(), PAGE)
+        };
         let at = |offset| STUB_BASE + offset;
-        Ok(Self { fd, batch: at(batch), service: at(service), path: at(path), argv: at(argv) })
+        Ok(Self {
+            fd,
+            batch: at(batch),
+            service: at(service),
+            path: at(path),
+            argv: at(argv),
+        })
     }
 
     /// The host path of the stub.
@@ -267,9 +281,10 @@ fn elf_header() -> Vec<u8> {
     for v in [64, 56, 2, 64, 0, 0] {
         half(&mut out, v);
     }
-    for (kind, flags, addr, len) in
-        [(PT_LOAD, READ_EXEC, STUB_BASE, PAGE as u64), (PT_GNU_STACK, READ_WRITE, 0, 0)]
-    {
+    for (kind, flags, addr, len) in [
+        (PT_LOAD, READ_EXEC, STUB_BASE, PAGE as u64),
+        (PT_GNU_STACK, READ_WRITE, 0, 0),
+    ] {
         word(&mut out, kind);
         word(&mut out, flags);
         for v in [0, addr, addr, len, len, PAGE as u64] {

@@ -57,10 +57,6 @@ impl Slot {
         assert!(index < SLOTS);
         Self(index)
     }
-    /// Its number.
-    pub fn index(self) -> usize {
-        self.0
-    }
     /// Where a guest sees it.
     pub fn guest_addr(self) -> u64 {
         MAILBOX_BASE + self.0 as u64 * SLOT_LEN
@@ -109,10 +105,12 @@ impl Mailbox {
             // Relaxed: published by the Release in `post`, or by the task being stopped.
             self.word(slot, at).store(call.nr as u64, Ordering::Relaxed);
             for (n, arg) in call.args.iter().enumerate() {
-                self.word(slot, at + 8 + n as u64 * 8).store(*arg, Ordering::Relaxed);
+                self.word(slot, at + 8 + n as u64 * 8)
+                    .store(*arg, Ordering::Relaxed);
             }
         }
-        self.word(slot, 8).store(calls.len() as u64, Ordering::Relaxed);
+        self.word(slot, 8)
+            .store(calls.len() as u64, Ordering::Relaxed);
     }
 
     /// Puts `words` into the scratch memory of task `tid`; returns where the guest sees them. Tasks
@@ -124,7 +122,8 @@ impl Mailbox {
         assert!(words.len() as u64 * 8 <= SCRATCH_LEN);
         let at = SCRATCH_OFFSET + tid as u64 % SCRATCHES * SCRATCH_LEN;
         for (i, word) in words.iter().enumerate() {
-            self.word(slot, at + i as u64 * 8).store(*word, Ordering::Relaxed);
+            self.word(slot, at + i as u64 * 8)
+                .store(*word, Ordering::Relaxed);
         }
         slot.guest_addr() + at
     }
