@@ -81,7 +81,10 @@ impl<'m> Mapping<'m> {
             let wanted = (hole.end - hole.start) as usize;
             let got = cache.alloc_frames(&mut frames[..wanted]);
             let run = &frames[..got];
-            if got == 0 {
+            // Frames that end before the wanted page would only keep it from being read alone.
+            let wants = (hole.start..hole.end).contains(&index);
+            if got == 0 || (wants && index >= hole.start + got as u64) {
+                cache.free_frames(run);
                 break;
             }
             if self.read_frames(cache, hole.start, run).is_err() {
