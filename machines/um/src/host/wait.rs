@@ -36,7 +36,7 @@ fn decode(status: i32) -> Status {
 fn wait(tid: i32, flags: i32) -> io::Result<Option<(i32, Status)>> {
     let mut status = 0;
     // SAFETY: `status` outlives the call.
-    match unsafe { libc::waitpid(tid, &mut status, libc::__WALL | flags) } {
+    match unsafe { libc::waitpid(tid, &mut status, libc::__WALL | libc::__WNOTHREAD | flags) } {
         -1 => Err(last_error()),
         0 => Ok(None),
         tid => Ok(Some((tid, decode(status)))),
