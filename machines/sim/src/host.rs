@@ -65,9 +65,18 @@ impl<'m> SimHost<'m> {
     /// # Errors
     /// The machine has too little memory.
     pub fn boot(machine: &'m SimMachine, store: &'m SimStore, seed: u64) -> Result<Self, String> {
-        let config = SystemConfig { trace: machine.trace(), max_map_count: 65530 };
+        let config = SystemConfig {
+            trace: machine.trace(),
+            max_map_count: 65530,
+        };
         let system = System::boot(machine, store, config).map_err(|error| error.to_string())?;
-        Ok(Self { machine, store, system, processes: ManuallyDrop::new(Vec::new()), rng: Rng::new(seed) })
+        Ok(Self {
+            machine,
+            store,
+            system,
+            processes: ManuallyDrop::new(Vec::new()),
+            rng: Rng::new(seed),
+        })
     }
 
     /// The core.
@@ -139,7 +148,11 @@ impl<'m> SimHost<'m> {
     /// # Panics
     /// If there is no such process.
     pub fn mm(&self, pid: usize) -> MmRef<'m> {
-        let process = self.processes.get(pid).and_then(Option::as_ref).expect("a live process");
+        let process = self
+            .processes
+            .get(pid)
+            .and_then(Option::as_ref)
+            .expect("a live process");
         process.mm.clone()
     }
 
@@ -179,11 +192,20 @@ impl<'m> SimHost<'m> {
     /// NoMem.
     pub fn open(&self, file: FileId, writable: bool) -> Result<FileRef<'m>, MmError> {
         let mapping = self.system.mapping(file)?;
-        Ok(FileRef { mapping, readable: true, writable, exec_ok: true })
+        Ok(FileRef {
+            mapping,
+            readable: true,
+            writable,
+            exec_ok: true,
+        })
     }
 
     /// Any other system call, on some CPU.
-    pub fn syscall<R>(&mut self, pid: usize, call: impl FnOnce(&System<'m, SimMachine>, &MmRef<'m>) -> R) -> R {
+    pub fn syscall<R>(
+        &mut self,
+        pid: usize,
+        call: impl FnOnce(&System<'m, SimMachine>, &MmRef<'m>) -> R,
+    ) -> R {
         self.migrate();
         call(&self.system, &self.mm(pid))
     }
@@ -194,9 +216,15 @@ impl<'m> SimHost<'m> {
     /// The signal, or the end of memory. Bytes before it are loaded.
     pub fn read(&mut self, pid: usize, va: u64, out: &mut [u8]) -> Result<(), Trouble> {
         let len = out.len() as u64;
-        self.each_piece(pid, va, len, Access::Read, |machine, cpu, space, at, from, to| {
-            machine.cpu(cpu).read(space, at, &mut out[from..to])
-        })
+        self.each_piece(
+            pid,
+            va,
+            len,
+            Access::Read,
+            |machine, cpu, space, at, from, to| {
+                machine.cpu(cpu).read(space, at, &mut out[from..to])
+            },
+        )
     }
 
     /// Stores bytes as the program would.
@@ -205,9 +233,13 @@ impl<'m> SimHost<'m> {
     /// The signal, or the end of memory. Bytes before it are stored.
     pub fn write(&mut self, pid: usize, va: u64, bytes: &[u8]) -> Result<(), Trouble> {
         let len = bytes.len() as u64;
-        self.each_piece(pid, va, len, Access::Write, |machine, cpu, space, at, from, to| {
-            machine.cpu(cpu).write(space, at, &bytes[from..to])
-        })
+        self.each_piece(
+            pid,
+            va,
+            len,
+            Access::Write,
+            |machine, cpu, space, at, from, to| machine.cpu(cpu).write(space, at, &bytes[from..to]),
+        )
     }
 
     /// Fetches an instruction as the program would.
@@ -244,22 +276,40 @@ impl<'m> SimHost<'m> {
             loop {
                 let cpu = self.migrate();
                 let (from, to) = (done as usize, (done + piece) as usize);
-                let Err(fault) = attempt(self.machine, cpu, mm.space(), at, from, to) else { break };
+                let Err(fault) = attempt(self.machine, cpu, mm.space(), at, from, to) else {
+                    break;
+                };
                 tries += 1;
                 if tries > MAX_TRIES {
                     let space = mm.space();
-                    self.machine.report(Failure::NoProgress { space, addr: at, access });
+                    self.machine.report(Failure::NoProgress {
+                        space,
+                        addr: at,
+                        access,
+                    });
                     return Err(Trouble::OutOfMemory);
                 }
-                let info = FaultInfo { addr: fault.addr, access: fault.access, sp: None };
+                let info = FaultInfo {
+                    addr: fault.addr,
+                    access: fault.access,
+                    sp: None,
+                };
                 let addr = at.as_u64();
                 match self.system.fault(&mm, info) {
                     FaultOutcome::Minor | FaultOutcome::Major => {}
                     FaultOutcome::Segv(code) => {
-                        return Err(Trouble::Signal { number: SIGSEGV, code: code as i32, addr });
+                        return Err(Trouble::Signal {
+                            number: SIGSEGV,
+                            code: code as i32,
+                            addr,
+                        });
                     }
                     FaultOutcome::Bus => {
-                        return Err(Trouble::Signal { number: SIGBUS, code: BUS_ADRERR, addr });
+                        return Err(Trouble::Signal {
+                            number: SIGBUS,
+                            code: BUS_ADRERR,
+                            addr,
+                        });
                     }
                     FaultOutcome::Oom => return Err(Trouble::OutOfMemory),
                 }
@@ -276,7 +326,13 @@ impl<'m> SimHost<'m> {
     ///
     /// # Panics
     /// If there are more bytes than the buffer holds.
-    pub fn pwrite(&mut self, pid: usize, file: FileId, offset: u64, bytes: &[u8]) -> Result<u64, MmError> {
+    pub fn pwrite(
+        &mut self,
+        pid: usize,
+        file: FileId,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u64, MmError> {
         assert!(bytes.len() as u64 <= BUFFER_LEN);
         if self.write(pid, BUFFER, bytes).is_err() {
             return Err(MmError::NoMem);
@@ -306,7 +362,7 @@ impl<'m> SimHost<'m> {
         self.store.truncate(file, size);
         if let Some(mapping) = self.system.find_mapping(file) {
             self.system.truncate(&mapping, size);
-            }
+        }
     }
 
     /// The size of a file, which a write may have changed before the store knows.
@@ -315,7 +371,7 @@ impl<'m> SimHost<'m> {
             None => self.store.size(file),
             Some(mapping) => {
                 let size = mapping.size();
-                        size
+                size
             }
         }
     }
@@ -328,15 +384,20 @@ impl<'m> SimHost<'m> {
         self.syscall(pid, |system, mm| system.mincore(mm, addr, len, BUFFER))?;
         let mut bytes = [0; 64];
         let pages = len.div_ceil(PAGE_SIZE).min(64) as usize;
-        self.read(pid, BUFFER, &mut bytes[..pages]).map_err(|_| MmError::NoMem)?;
-        Ok(bytes.iter().rev().fold(0, |sum, byte| sum << 1 | u64::from(byte & 1)))
+        self.read(pid, BUFFER, &mut bytes[..pages])
+            .map_err(|_| MmError::NoMem)?;
+        Ok(bytes
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| sum << 1 | u64::from(byte & 1)))
     }
 
     /// How many areas share a byte with `[addr, addr + len)`.
     pub fn areas(&mut self, pid: usize, addr: u64, len: u64) -> u64 {
         let mut count = 0;
         if let Some(range) = VirtRange::from_len(VirtAddr::new(addr), len) {
-            self.mm(pid).for_each_area(&mut |area| count += u64::from(area.range().overlaps(&range)));
+            self.mm(pid)
+                .for_each_area(&mut |area| count += u64::from(area.range().overlaps(&range)));
         }
         count
     }
@@ -357,7 +418,9 @@ impl<'m> SimHost<'m> {
         if let Some(failure) = self.machine.failures().first() {
             return Err(failure.to_string());
         }
-        self.machine.check_tlbs().map_err(|failure| failure.to_string())?;
+        self.machine
+            .check_tlbs()
+            .map_err(|failure| failure.to_string())?;
         self.system.validate_all().map_err(str::to_string)
     }
 
@@ -377,6 +440,10 @@ impl<'m> SimHost<'m> {
         if let Some(failure) = machine.failures().first() {
             return Err(failure.to_string());
         }
-        if leaks.frames != 0 || leaks.objects != 0 { Err(format!("leaked {leaks:?}")) } else { Ok(()) }
+        if leaks.frames != 0 || leaks.objects != 0 {
+            Err(format!("leaked {leaks:?}"))
+        } else {
+            Ok(())
+        }
     }
 }

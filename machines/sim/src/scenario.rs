@@ -65,7 +65,14 @@ impl<'m> SimExecutor<'m> {
                     word => Some(host.open(FileId(word & 0xffff), word & READ_ONLY_FILE == 0)?),
                 };
                 let (prot, flags) = (c as u32, d as u32);
-                let request = MmapRequest { addr: a, len: b, prot, flags, file, offset: f };
+                let request = MmapRequest {
+                    addr: a,
+                    len: b,
+                    prot,
+                    flags,
+                    file,
+                    offset: f,
+                };
                 return Ok(host.mmap(pid, request)?);
             }
             Op::Unmap => host.syscall(pid, |s, mm| s.munmap(mm, a, b))?,
@@ -114,11 +121,16 @@ impl<'m> SimExecutor<'m> {
             Op::FileWrite => self.each_chunk(b, d, |host, at, chunk| {
                 chunk.fill(c as u8);
                 let written = host.pwrite(pid, file, at, chunk)?;
-                if written < chunk.len() as u64 { Err(MmError::NoMem.into()) } else { Ok(()) }
+                if written < chunk.len() as u64 {
+                    Err(MmError::NoMem.into())
+                } else {
+                    Ok(())
+                }
             })?,
             Op::FileCreate => {
                 let bytes = (0..b).map(|at| pattern_byte(c, at)).collect();
-                host.store().create(file, &format!("/file{}", file.0), bytes);
+                host.store()
+                    .create(file, &format!("/file{}", file.0), bytes);
             }
             Op::FileTruncate => host.truncate(file, b),
             Op::FileSize => return Ok(host.file_size(file)),
@@ -156,7 +168,10 @@ impl<'m> SimExecutor<'m> {
 fn compare(at: u64, bytes: &[u8], want: u8) -> Result<(), Stop> {
     match bytes.iter().position(|byte| *byte != want) {
         None => Ok(()),
-        Some(i) => Err(Stop::Reply(Reply::Differs { at: at + i as u64, found: Some(bytes[i]) })),
+        Some(i) => Err(Stop::Reply(Reply::Differs {
+            at: at + i as u64,
+            found: Some(bytes[i]),
+        })),
     }
 }
 
@@ -171,7 +186,9 @@ impl Executor for SimExecutor<'_> {
                 Reply::Signal { number, code, addr }
             }
         };
-        self.host.check().map_err(|wrong| format!("{wrong}, after {reply:x?}"))?;
+        self.host
+            .check()
+            .map_err(|wrong| format!("{wrong}, after {reply:x?}"))?;
         Ok(reply)
     }
 }

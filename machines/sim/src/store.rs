@@ -83,13 +83,22 @@ impl SimStore {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Adds or replaces a file.
     pub fn create(&self, file: FileId, name: &str, bytes: Vec<u8>) {
         let injection = Injection::default();
-        self.inner().files.insert(file, SimFile { name: name.to_string(), bytes, injection });
+        self.inner().files.insert(
+            file,
+            SimFile {
+                name: name.to_string(),
+                bytes,
+                injection,
+            },
+        );
     }
 
     /// Changes a file's size, as ftruncate does. The core must be told separately.
@@ -101,7 +110,11 @@ impl SimStore {
 
     /// A file's bytes, as they would be found after a crash.
     pub fn bytes(&self, file: FileId) -> Vec<u8> {
-        self.inner().files.get(&file).map(|file| file.bytes.clone()).unwrap_or_default()
+        self.inner()
+            .files
+            .get(&file)
+            .map(|file| file.bytes.clone())
+            .unwrap_or_default()
     }
 
     /// Sets what will fail.
@@ -120,7 +133,11 @@ impl SimStore {
 impl SimFile {
     fn read(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, i32> {
         count_down(&mut self.injection.fail_reads_after, EIO)?;
-        if self.injection.bad_from.is_some_and(|bad| offset + len > bad) {
+        if self
+            .injection
+            .bad_from
+            .is_some_and(|bad| offset + len > bad)
+        {
             return Err(EIO);
         }
         let len = len.min(self.injection.short_reads.unwrap_or(u64::MAX));
@@ -163,9 +180,20 @@ impl BackingStore for SimStore {
     ) -> Result<u64, IoError> {
         let mut inner = self.inner();
         let len = frames.len() as u64 * PAGE_SIZE;
-        let read = inner.files.get_mut(&file).map_or(Err(EIO), |file| file.read(offset, len));
-        let result = read.as_ref().map(|bytes| bytes.len() as u64).map_err(|errno| *errno);
-        inner.log.push(StoreOp::Read { file, offset, len, result });
+        let read = inner
+            .files
+            .get_mut(&file)
+            .map_or(Err(EIO), |file| file.read(offset, len));
+        let result = read
+            .as_ref()
+            .map(|bytes| bytes.len() as u64)
+            .map_err(|errno| *errno);
+        inner.log.push(StoreOp::Read {
+            file,
+            offset,
+            len,
+            result,
+        });
         let bytes = read.map_err(|errno| IoError { errno })?;
         for (chunk, pfn) in bytes.chunks(PAGE_SIZE as usize).zip(frames) {
             ram.write_bytes(pfn.addr(), chunk);
@@ -186,8 +214,16 @@ impl BackingStore for SimStore {
             ram.read_bytes(pfn.addr(), chunk);
         }
         let mut inner = self.inner();
-        let result = inner.files.get_mut(&file).map_or(Err(EIO), |file| file.write(offset, &data));
-        inner.log.push(StoreOp::Write { file, offset, len: bytes, result });
+        let result = inner
+            .files
+            .get_mut(&file)
+            .map_or(Err(EIO), |file| file.write(offset, &data));
+        inner.log.push(StoreOp::Write {
+            file,
+            offset,
+            len: bytes,
+            result,
+        });
         result.map_err(|errno| IoError { errno })
     }
 
@@ -197,7 +233,10 @@ impl BackingStore for SimStore {
     }
 
     fn size(&self, file: FileId) -> u64 {
-        self.inner().files.get(&file).map_or(0, |file| file.bytes.len() as u64)
+        self.inner()
+            .files
+            .get(&file)
+            .map_or(0, |file| file.bytes.len() as u64)
     }
 
     fn name(&self, file: FileId, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -14,7 +14,13 @@ fn scenarios() -> Vec<(String, Scenario)> {
         .map(|path| {
             let text = std::fs::read_to_string(&path).expect("a text");
             let scenario = Scenario::parse(&text).unwrap_or_else(|e| panic!("{path:?}: {e}"));
-            (path.file_stem().expect("a name").to_string_lossy().into_owned(), scenario)
+            (
+                path.file_stem()
+                    .expect("a name")
+                    .to_string_lossy()
+                    .into_owned(),
+                scenario,
+            )
         })
         .collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -34,7 +40,11 @@ fn play(
     let host = SimHost::boot(&machine, &store, seed)?;
     let mut executor = SimExecutor::start(host).map_err(|error| format!("{error:?}"))?;
     executor.host().system().pages().fail_after(fail_after);
-    let shortage = if fail_after.is_some() { Shortage::Allowed } else { Shortage::Forbidden };
+    let shortage = if fail_after.is_some() {
+        Shortage::Allowed
+    } else {
+        Shortage::Forbidden
+    };
     let result = run(scenario, &mut executor, shortage).map_err(|mismatch| mismatch.to_string());
     executor.host().system().pages().fail_after(None);
     executor.shutdown()?;
@@ -55,7 +65,12 @@ fn all_on(kind: &str, config: &SimConfig, seeds: std::ops::Range<u64>) {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} failed:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} failed:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 fn small() -> SimConfig {
@@ -79,20 +94,31 @@ fn several_cpus_with_tiny_tlbs() {
 
 #[test]
 fn flushes_that_arrive_at_once() {
-    all_on("immediate", &small().cpus(4).flush(FlushMode::Immediate), 0..2);
+    all_on(
+        "immediate",
+        &small().cpus(4).flush(FlushMode::Immediate),
+        0..2,
+    );
 }
 
 #[test]
 fn accessed_and_dirty_by_software() {
     for cpus in [1, 2, 4] {
-        all_on("software bits", &small().cpus(cpus).access_dirty(false).tlb(16), 0..3);
+        all_on(
+            "software bits",
+            &small().cpus(cpus).access_dirty(false).tlb(16),
+            0..3,
+        );
     }
 }
 
 #[test]
 fn hints_beside_the_walker() {
     for hardware in [false, true] {
-        let config = small().cpus(2).access_dirty(hardware).refill(Refill::WalkerAndHints);
+        let config = small()
+            .cpus(2)
+            .access_dirty(hardware)
+            .refill(Refill::WalkerAndHints);
         all_on("hints", &config, 0..3);
     }
 }
@@ -104,16 +130,29 @@ fn hints_only() {
         all_on("hints only", &config.clone().cpus(cpus), 0..3);
     }
     // One entry is enough if a fault maps one page.
-    all_on("one hint", &SimConfig { fault_around_pages: 1, ..config.tlb(1) }, 0..2);
+    all_on(
+        "one hint",
+        &SimConfig {
+            fault_around_pages: 1,
+            ..config.tlb(1)
+        },
+        0..2,
+    );
 }
 
 #[test]
 fn large_anonymous_blocks() {
     for order in [2, 4, 9] {
         let anon_order_max = Order::new(order).expect("an order");
-        let config = SimConfig { anon_order_max, ..small().cpus(2).tlb(16) };
+        let config = SimConfig {
+            anon_order_max,
+            ..small().cpus(2).tlb(16)
+        };
         all_on("blocks", &config, 0..3);
-        let software = config.access_dirty(false).refill(Refill::HintsOnly).tlb(1024);
+        let software = config
+            .access_dirty(false)
+            .refill(Refill::HintsOnly)
+            .tlb(1024);
         all_on("blocks, hints only", &software, 0..2);
     }
 }
@@ -141,7 +180,12 @@ fn without_memory(config: &SimConfig) {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} failed:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} failed:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -152,6 +196,12 @@ fn every_allocation_fails() {
 #[test]
 fn every_allocation_fails_with_blocks_and_hints() {
     let anon_order_max = Order::new(4).expect("an order");
-    let config = small().cpus(2).access_dirty(false).refill(Refill::HintsOnly);
-    without_memory(&SimConfig { anon_order_max, ..config });
+    let config = small()
+        .cpus(2)
+        .access_dirty(false)
+        .refill(Refill::HintsOnly);
+    without_memory(&SimConfig {
+        anon_order_max,
+        ..config
+    });
 }

@@ -85,6 +85,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
             Access::Read
         };
         for page in range.pages() {
+            // Unlike an access, this does not grow a stack. Linux: `gup_vma_lookup`.
+            if inner.areas.find_containing(page).is_none() {
+                return Err(MmError::NoMem);
+            }
             match self.fault_locked(mm, inner, page, access) {
                 crate::FaultOutcome::Minor | crate::FaultOutcome::Major => {}
                 crate::FaultOutcome::Segv(crate::SegvCode::AccErr) => return Err(MmError::Inval),

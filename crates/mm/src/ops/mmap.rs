@@ -160,6 +160,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if replaced > 0 {
             self.unmap_range(mm, inner, range)?;
         }
+        // accountable_mapping: the flag decides which areas merge.
+        let exempt = VmFlags::SHARED | VmFlags::NORESERVE;
+        if vm_flags.contains(VmFlags::WRITE) && !vm_flags.intersects(exempt) {
+            vm_flags |= VmFlags::ACCOUNT;
+        }
         let area = Area::new(range, vm_flags, pgoff, VmBacking::new(object));
         inner.areas.insert_merged(area)?;
         if vm_flags.contains(VmFlags::LOCKED) {

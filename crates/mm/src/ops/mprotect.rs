@@ -68,7 +68,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if wanted.bits() & !may.bits() & VmFlags::PERMISSIONS.bits() != 0 {
                 return Err(MmError::Access);
             }
-            let new = (old - VmFlags::PERMISSIONS) | wanted;
+            let untouched = area.backing.is_anonymous() && area.backing.anon_vma.is_none();
+            let new = accounted(old, (old - VmFlags::PERMISSIONS) | wanted, untouched);
             if new != old {
                 self.protect_area(mm, inner, part, old, new)?;
             }
@@ -131,17 +132,16 @@ impl<'m, M: Machine> MmContext<'m, M> {
             }
         }
         let lost = (old - new) & VmFlags::PERMISSIONS;
-        // Without WRITE a machine needs no more than its write permissions taken; without anything
-        // else it must forget the page.
-        let readable_still = new.intersects(VmFlags::PERMISSIONS);
         if !changed || lost.is_empty() {
             return;
         }
-        if lost == VmFlags::WRITE && readable_still {
-            self.machine.wrprotect_range(mm.space(), part);
-            self.machine.flush_wait(mm.space());
-        } else if !readable_still || lost.contains(VmFlags::EXEC) {
+        // What can still be read and has not lost EXEC is at most too writable: READ alone is not
+        // lost as long as anything is left, as on x86. Anything else a machine must forget.
+        if lost.contains(VmFlags::EXEC) || !new.intersects(VmFlags::PERMISSIONS) {
             self.machine.flush_tlb_range(mm.space(), part);
+            self.machine.flush_wait(mm.space());
+        } else if lost.contains(VmFlags::WRITE) {
+            self.machine.wrprotect_range(mm.space(), part);
             self.machine.flush_wait(mm.space());
         }
     }
@@ -169,5 +169,18 @@ impl<'m, M: Machine> MmContext<'m, M> {
         } else {
             to_prot_none(pte)
         }
+    }
+}
+
+/// Private memory is charged when it becomes writable, and let go when it stops being so before
+/// anybody wrote. The flag decides which areas merge. Linux: `mprotect_fixup`.
+fn accounted(old: VmFlags, new: VmFlags, untouched: bool) -> VmFlags {
+    let exempt = VmFlags::WRITE | VmFlags::SHARED | VmFlags::NORESERVE;
+    if new.contains(VmFlags::WRITE) {
+        if old.intersects(exempt) { new } else { new | VmFlags::ACCOUNT }
+    } else if untouched {
+        new - VmFlags::ACCOUNT
+    } else {
+        new
     }
 }

@@ -43,6 +43,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let mut inner = mm.lock();
         let inner = &mut *inner;
         let at = VirtAddr::new(old);
+        if flags & (FIXED | DONTUNMAP) != 0 {
+            check_target(inner.layout.task_size, at, old_len, new_addr, new_len)?;
+        }
         if inner.areas.find_containing(at).is_none() {
             return Err(MmError::Fault);
         }
@@ -89,26 +92,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
         flags: u32,
         new_addr: u64,
     ) -> Result<u64, MmError> {
-        let task_size = inner.layout.task_size;
-        if !new_addr.is_multiple_of(PAGE_SIZE)
-            || new_len > task_size
-            || new_addr > task_size - new_len
-        {
-            return Err(MmError::Inval);
-        }
         let fixed = flags & FIXED != 0;
-        let old_range = VirtRange::from_len(at, old_len);
         if fixed {
-            let new_range = VirtRange::from_len(VirtAddr::new(new_addr), new_len);
-            if let (Some(a), Some(b)) = (old_range, new_range)
-                && a.overlaps(&b)
-            {
-                return Err(MmError::Inval);
-            }
             if new_addr < inner.layout.mmap_min {
                 return Err(MmError::Perm);
             }
-            if let Some(range) = new_range {
+            if let Some(range) = VirtRange::from_len(VirtAddr::new(new_addr), new_len) {
                 self.unmap_range(mm, inner, range)?;
             }
         }
@@ -321,4 +310,21 @@ impl<'m, M: Machine> MmContext<'m, M> {
             self.machine.flush_wait(mm.space());
         }
     }
+}
+
+/// What `check_mremap_params` asks of a target, before anybody looks at the areas; of
+/// MREMAP_DONTUNMAP without MREMAP_FIXED too, whose target means nothing.
+fn check_target(
+    task_size: u64,
+    at: VirtAddr,
+    old_len: u64,
+    new_addr: u64,
+    new_len: u64,
+) -> Result<(), MmError> {
+    let silly = !new_addr.is_multiple_of(PAGE_SIZE)
+        || new_len > task_size
+        || new_addr > task_size - new_len;
+    let overlap = at.as_u64().saturating_add(old_len) > new_addr
+        && new_addr.saturating_add(new_len) > at.as_u64();
+    if silly || overlap { Err(MmError::Inval) } else { Ok(()) }
 }

@@ -3,7 +3,9 @@
 
 mod model;
 
-use model::{Backing, CELLS, EFAULT, EINVAL, EXEC, Object, ObjectRef, Outcome, PAGE, Page, READ, Space, WRITE};
+use model::{
+    Backing, CELLS, EFAULT, EINVAL, Object, ObjectRef, Outcome, PAGE, Page, READ, Space, WRITE,
+};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use vellum_mm::{MmError, MmapRequest};
@@ -21,7 +23,8 @@ const MAP_PRIVATE: u32 = 2;
 const MAP_FIXED: u32 = 0x10;
 const MAP_ANONYMOUS: u32 = 0x20;
 const MAP_POPULATE: u32 = 0x8000;
-const PROTS: [u32; 6] = [0, READ, READ | WRITE, READ | WRITE, READ | EXEC, READ | WRITE | EXEC];
+/// On x86 whatever allows anything allows loads.
+const PROTS: [u32; 9] = [0, 1, 2, 3, 3, 4, 5, 6, 7];
 
 struct World<'m> {
     host: SimHost<'m>,
@@ -45,10 +48,21 @@ impl<'m> World<'m> {
         let mut files = Vec::new();
         for i in 0..FILES {
             let pages = 4 + rng.below(8);
-            store.create(FileId(i + 1), &format!("/file{i}"), vec![0; (pages * PAGE) as usize]);
+            store.create(
+                FileId(i + 1),
+                &format!("/file{i}"),
+                vec![0; (pages * PAGE) as usize],
+            );
             files.push(Object::with_pages(pages));
         }
-        Self { host, rng, spaces: BTreeMap::new(), files, stamp: 0, log: Vec::new() }
+        Self {
+            host,
+            rng,
+            spaces: BTreeMap::new(),
+            files,
+            stamp: 0,
+            log: Vec::new(),
+        }
     }
 
     fn note(&mut self, text: String) {
@@ -73,7 +87,12 @@ impl<'m> World<'m> {
         let mapped = self.spaces[&pid].0.pages.len() as u64;
         if mapped > 0 && !self.rng.one_in(4) {
             let nth = self.rng.below(mapped) as usize;
-            return *self.spaces[&pid].0.pages.keys().nth(nth).expect("a mapped page");
+            return *self.spaces[&pid]
+                .0
+                .pages
+                .keys()
+                .nth(nth)
+                .expect("a mapped page");
         }
         ARENA.start + self.rng.below(ARENA.end - ARENA.start)
     }
@@ -124,8 +143,16 @@ impl<'m> World<'m> {
     fn outcome(result: Result<u64, Trouble>) -> Result<Outcome, String> {
         Ok(match result {
             Ok(value) => Outcome::Value(value),
-            Err(Trouble::Signal { number: 11, code: 1, .. }) => Outcome::MapErr,
-            Err(Trouble::Signal { number: 11, code: 2, .. }) => Outcome::AccErr,
+            Err(Trouble::Signal {
+                number: 11,
+                code: 1,
+                ..
+            }) => Outcome::MapErr,
+            Err(Trouble::Signal {
+                number: 11,
+                code: 2,
+                ..
+            }) => Outcome::AccErr,
             Err(Trouble::Signal { number: 7, .. }) => Outcome::Bus,
             Err(other) => return Err(format!("{other:?}")),
         })
@@ -151,7 +178,9 @@ impl<'m> World<'m> {
             model.own = None;
             return Ok(());
         }
-        Err(format!("process {pid} page {page:#x} cell {cell}: core {got:x?}, model {want:x?}"))
+        Err(format!(
+            "process {pid} page {page:#x} cell {cell}: core {got:x?}, model {want:x?}"
+        ))
     }
 
     fn access_read(&mut self, pid: usize) -> Step {
@@ -175,14 +204,21 @@ impl<'m> World<'m> {
         let before = self.space(pid).pages.get(&page).cloned();
         let want = self.space(pid).store(page, cell, value);
         if got != want {
-            return Err(format!("core {got:x?}, model {want:x?}, where was {before:x?}"));
+            return Err(format!(
+                "core {got:x?}, model {want:x?}, where was {before:x?}"
+            ));
         }
         self.settle(pid, page)
     }
 
     /// After a write to a page that might have vanished, finds out whether it had.
     fn settle(&mut self, pid: usize, page: u64) -> Step {
-        if self.space(pid).pages.get(&page).is_some_and(|p| p.may_vanish && p.prot & WRITE != 0) {
+        if self
+            .space(pid)
+            .pages
+            .get(&page)
+            .is_some_and(|p| p.may_vanish && p.prot & WRITE != 0)
+        {
             for cell in 0..4 {
                 if let Outcome::Value(0) = self.load(pid, page, cell)?
                     && let Some(Page { own: Some(own), .. }) = self.space(pid).pages.get_mut(&page)
@@ -207,7 +243,11 @@ impl<'m> World<'m> {
             Outcome::Value(_) => Outcome::Value(0),
             other => other,
         };
-        if got == want { Ok(()) } else { Err(format!("core {got:x?}, model {want:x?}")) }
+        if got == want {
+            Ok(())
+        } else {
+            Err(format!("core {got:x?}, model {want:x?}"))
+        }
     }
 
     fn map(&mut self, pid: usize) -> Step {
@@ -222,7 +262,11 @@ impl<'m> World<'m> {
         let file = self.rng.one_in(3).then(|| self.rng.below(FILES));
         let offset = self.rng.below(12);
         let opened = match file {
-            Some(file) => Some(self.host.open(FileId(file + 1), true).map_err(|e| format!("{e:?}"))?),
+            Some(file) => Some(
+                self.host
+                    .open(FileId(file + 1), true)
+                    .map_err(|e| format!("{e:?}"))?,
+            ),
             None => {
                 flags |= MAP_ANONYMOUS;
                 None
@@ -236,7 +280,9 @@ impl<'m> World<'m> {
             file: opened,
             offset: if file.is_some() { offset * PAGE } else { 0 },
         };
-        self.note(format!("{pid} map {start:#x}+{len} prot {prot} flags {flags:#x} file {file:?} at {offset}"));
+        self.note(format!(
+            "{pid} map {start:#x}+{len} prot {prot} flags {flags:#x} file {file:?} at {offset}"
+        ));
         let at = self.host.mmap(pid, request).map_err(|e| format!("{e:?}"))? / PAGE;
         self.note(format!("   at {at:#x}"));
         let range = at..at + len;
@@ -258,7 +304,9 @@ impl<'m> World<'m> {
             let mut new = Page::new(prot, shared, backing);
             if let (true, Backing::Object(object, index)) = (copies, &new.backing) {
                 let object = object.borrow();
-                new.own = object.has_page(*index).then(|| object.pages[*index as usize]);
+                new.own = object
+                    .has_page(*index)
+                    .then(|| object.pages[*index as usize]);
             }
             self.space(pid).pages.insert(page, new);
         }
@@ -276,7 +324,11 @@ impl<'m> World<'m> {
 
     fn same(got: Result<(), MmError>, want: Result<(), i32>) -> Step {
         let (got, want) = (number(&got), want.err().unwrap_or(0));
-        if got == want { Ok(()) } else { Err(format!("core says errno {got}, model {want}")) }
+        if got == want {
+            Ok(())
+        } else {
+            Err(format!("core says errno {got}, model {want}"))
+        }
     }
 
     fn protect(&mut self, pid: usize) -> Step {
@@ -284,7 +336,9 @@ impl<'m> World<'m> {
         let prot = *self.rng.pick(&PROTS);
         self.note(format!("{pid} protect {range:x?} {prot}"));
         let (addr, len) = (range.start * PAGE, (range.end - range.start) * PAGE);
-        let got = self.host.syscall(pid, |s, mm| s.mprotect(mm, addr, len, prot));
+        let got = self
+            .host
+            .syscall(pid, |s, mm| s.mprotect(mm, addr, len, prot));
         let want = self.space(pid).protect(range, prot);
         Self::same(got, want)
     }
@@ -295,12 +349,18 @@ impl<'m> World<'m> {
             return Ok(());
         }
         let old_len = old.end - old.start;
-        let new_len = if self.rng.one_in(2) { old_len } else { self.some_len() };
+        let new_len = if self.rng.one_in(2) {
+            old_len
+        } else {
+            self.some_len()
+        };
         let target = ARENA.start + self.rng.below(ARENA.end - ARENA.start);
         let new = target..target + new_len;
         let kind = self.rng.below(4);
         let apart = new.end <= old.start || old.end <= new.start;
-        let simple = old.clone().all(|n| self.space(pid).pages[&n].is_private_anonymous());
+        let simple = old
+            .clone()
+            .all(|n| self.space(pid).pages[&n].is_private_anonymous());
         let (flags, new_len, to) = match kind {
             0 => (0, new_len, 0),
             1 => (1, new_len, 0),
@@ -308,7 +368,9 @@ impl<'m> World<'m> {
             _ if apart => (1 | 2, new_len, target),
             _ => (1, new_len, 0),
         };
-        self.note(format!("{pid} remap {old:x?} to {to:#x}+{new_len} flags {flags}"));
+        self.note(format!(
+            "{pid} remap {old:x?} to {to:#x}+{new_len} flags {flags}"
+        ));
         let (from, from_len) = (old.start * PAGE, old_len * PAGE);
         let got = self.host.syscall(pid, |s, mm| {
             s.mremap(mm, from, from_len, new_len * PAGE, flags, to * PAGE)
@@ -328,7 +390,11 @@ impl<'m> World<'m> {
                 model.unmap(old.start + kept..old.end);
                 let stays = old.start..old.start + kept;
                 let grow = new_len - kept;
-                let taken = if at == old.start { stays.end..at + new_len } else { at..at + new_len };
+                let taken = if at == old.start {
+                    stays.end..at + new_len
+                } else {
+                    at..at + new_len
+                };
                 if !model.is_free(taken) {
                     return Err(format!("the pages at {at:#x} were not free"));
                 }
@@ -367,7 +433,9 @@ impl<'m> World<'m> {
         let advice = *self.rng.pick(&[4, 4, 4, 8, 8, 10, 11, 18, 19, 0, 3]);
         self.note(format!("{pid} advise {range:x?} {advice}"));
         let (addr, len) = (range.start * PAGE, (range.end - range.start) * PAGE);
-        let got = self.host.syscall(pid, |s, mm| s.madvise(mm, addr, len, advice));
+        let got = self
+            .host
+            .syscall(pid, |s, mm| s.madvise(mm, addr, len, advice));
         let want = self.space(pid).advise(range, |page| {
             match advice {
                 4 if page.locked => return Err(EINVAL),
@@ -407,11 +475,15 @@ impl<'m> World<'m> {
         });
         let model = self.space(pid);
         for n in range.clone() {
-            let Some(page) = model.pages.get_mut(&n) else { break };
+            let Some(page) = model.pages.get_mut(&n) else {
+                break;
+            };
             page.locked = lock;
         }
         let whole = model.is_mapped(range.clone());
-        let reachable = range.clone().all(|n| !matches!(model.load(n, 0), Outcome::AccErr | Outcome::Bus));
+        let reachable = range
+            .clone()
+            .all(|n| !matches!(model.load(n, 0), Outcome::AccErr | Outcome::Bus));
         match got {
             Ok(()) if whole => Ok(()),
             // Pages that cannot be brought in make mlock fail after it has marked them.
@@ -428,14 +500,20 @@ impl<'m> World<'m> {
         let (space, now) = self.spaces.get_mut(&pid).expect("a live process");
         let (from, to) = (old.div_ceil(PAGE), new.div_ceil(PAGE));
         // Linux keeps one page between the break and what is above it.
-        let want = if to > from && !space.is_free(from..to + 1) { old } else { new };
+        let want = if to > from && !space.is_free(from..to + 1) {
+            old
+        } else {
+            new
+        };
         if got != want {
             return Err(format!("core {got:#x}, model {want:#x}"));
         }
         if want == new {
             space.unmap(to..from);
             for n in from..to {
-                space.pages.insert(n, Page::new(READ | WRITE, false, Backing::Anonymous));
+                space
+                    .pages
+                    .insert(n, Page::new(READ | WRITE, false, Backing::Anonymous));
             }
             *now = new;
         }
@@ -447,15 +525,27 @@ impl<'m> World<'m> {
         let file = self.rng.below(FILES);
         let (source, cell) = (self.some_page(pid), self.rng.below(4) as usize);
         let (index, at) = (self.rng.below(14), self.rng.below(4) as usize);
-        self.note(format!("{pid} pwrite file {file} page {index}.{at} from {source:#x}.{cell}"));
-        let mapping = self.host.system().mapping(FileId(file + 1)).map_err(|e| format!("{e:?}"))?;
+        self.note(format!(
+            "{pid} pwrite file {file} page {index}.{at} from {source:#x}.{cell}"
+        ));
+        let mapping = self
+            .host
+            .system()
+            .mapping(FileId(file + 1))
+            .map_err(|e| format!("{e:?}"))?;
         let from = VirtAddr::new(source * PAGE + CELLS[cell]);
         let offset = index * PAGE + CELLS[at];
-        let vanishing = self.space(pid).pages.get(&source).is_some_and(|p| p.may_vanish);
+        let vanishing = self
+            .space(pid)
+            .pages
+            .get(&source)
+            .is_some_and(|p| p.may_vanish);
         if vanishing {
             self.compare_cell(pid, source, cell)?;
         }
-        let got = self.host.syscall(pid, |s, mm| s.file_write(&mapping, offset, mm, from, 8));
+        let got = self
+            .host
+            .syscall(pid, |s, mm| s.file_write(&mapping, offset, mm, from, 8));
         match (got, self.space(pid).load(source, cell)) {
             (Ok(8), Outcome::Value(value)) => {
                 let mut object = self.files[file as usize].borrow_mut();
@@ -465,7 +555,11 @@ impl<'m> World<'m> {
                 object.pages[index as usize][at] = value;
                 Ok(())
             }
-            (Err(error), outcome) if error.errno() == EFAULT && !matches!(outcome, Outcome::Value(_)) => Ok(()),
+            (Err(error), outcome)
+                if error.errno() == EFAULT && !matches!(outcome, Outcome::Value(_)) =>
+            {
+                Ok(())
+            }
             (got, want) => Err(format!("core {got:?}, model {want:x?}")),
         }
     }
@@ -479,15 +573,27 @@ impl<'m> World<'m> {
         if !inside || !self.space(pid).may_store(target, cell) {
             return Ok(());
         }
-        self.note(format!("{pid} pread file {file} page {index}.{at} to {target:#x}.{cell}"));
-        let mapping = self.host.system().mapping(FileId(file + 1)).map_err(|e| format!("{e:?}"))?;
+        self.note(format!(
+            "{pid} pread file {file} page {index}.{at} to {target:#x}.{cell}"
+        ));
+        let mapping = self
+            .host
+            .system()
+            .mapping(FileId(file + 1))
+            .map_err(|e| format!("{e:?}"))?;
         let to = VirtAddr::new(target * PAGE + CELLS[cell]);
         let offset = index * PAGE + CELLS[at];
-        let got = self.host.syscall(pid, |s, mm| s.file_read(&mapping, offset, mm, to, 8));
+        let got = self
+            .host
+            .syscall(pid, |s, mm| s.file_read(&mapping, offset, mm, to, 8));
         let value = self.files[file as usize].borrow().pages[index as usize][at];
         match (got, self.space(pid).store(target, cell, value)) {
             (Ok(8), Outcome::Value(_)) => self.settle(pid, target),
-            (Err(error), outcome) if error.errno() == EFAULT && !matches!(outcome, Outcome::Value(_)) => Ok(()),
+            (Err(error), outcome)
+                if error.errno() == EFAULT && !matches!(outcome, Outcome::Value(_)) =>
+            {
+                Ok(())
+            }
             (got, want) => Err(format!("core {got:?}, model {want:x?}")),
         }
     }
@@ -513,19 +619,32 @@ impl<'m> World<'m> {
         let got = self.host.syscall(pid, |s, mm| s.msync(mm, addr, len, 4));
         let whole = self.space(pid).is_mapped(range);
         Self::same(got, if whole { Ok(()) } else { Err(model::ENOMEM) })?;
-        self.host.syscall(pid, |s, _| s.writeback_all()).map_err(|e| format!("{e:?}"))?;
+        self.host
+            .syscall(pid, |s, _| s.writeback_all())
+            .map_err(|e| format!("{e:?}"))?;
         for (i, object) in self.files.iter().enumerate() {
-            let (bytes, object) = (self.host.store().bytes(FileId(i as u64 + 1)), object.borrow());
+            let (bytes, object) = (
+                self.host.store().bytes(FileId(i as u64 + 1)),
+                object.borrow(),
+            );
             // A file that only grew by truncate has no pages to write.
             if bytes.len() as u64 > object.size {
-                return Err(format!("file {i}: {:#x} bytes stored, size {:#x}", bytes.len(), object.size));
+                return Err(format!(
+                    "file {i}: {:#x} bytes stored, size {:#x}",
+                    bytes.len(),
+                    object.size
+                ));
             }
             for (index, cells) in object.pages.iter().enumerate() {
                 for (cell, offset) in cells.iter().zip(CELLS) {
                     let at = index * PAGE as usize + offset as usize;
-                    let stored = bytes.get(at..at + 8).map_or(0, |b| u64::from_ne_bytes(b.try_into().expect("8")));
+                    let stored = bytes
+                        .get(at..at + 8)
+                        .map_or(0, |b| u64::from_ne_bytes(b.try_into().expect("8")));
                     if stored != *cell {
-                        return Err(format!("file {i} at {at:#x}: stored {stored:x}, model {cell:x}"));
+                        return Err(format!(
+                            "file {i} at {at:#x}: stored {stored:x}, model {cell:x}"
+                        ));
                     }
                 }
             }
@@ -579,9 +698,19 @@ fn config(seed: u64) -> SimConfig {
         0 => base,
         1 => base.cpus(4).tlb(32),
         2 => base.cpus(2).access_dirty(false).tlb(8),
-        3 => base.cpus(2).access_dirty(false).refill(Refill::HintsOnly).tlb(128),
-        4 => SimConfig { anon_order_max: order(4), ..base.cpus(2).refill(Refill::WalkerAndHints) },
-        _ => SimConfig { anon_order_max: order(9), ..base.cpus(4).flush(FlushMode::Immediate) },
+        3 => base
+            .cpus(2)
+            .access_dirty(false)
+            .refill(Refill::HintsOnly)
+            .tlb(128),
+        4 => SimConfig {
+            anon_order_max: order(4),
+            ..base.cpus(2).refill(Refill::WalkerAndHints)
+        },
+        _ => SimConfig {
+            anon_order_max: order(9),
+            ..base.cpus(4).flush(FlushMode::Immediate)
+        },
     }
 }
 
@@ -600,7 +729,10 @@ fn run(seed: u64, steps: u64) {
             };
         }
         if let Err(wrong) = result {
-            panic!("seed {seed}, step {step}: {wrong}\n{}", world.log.join("\n"));
+            panic!(
+                "seed {seed}, step {step}: {wrong}\n{}",
+                world.log.join("\n")
+            );
         }
     }
     world.host.system().writeback_all().expect("a write-back");

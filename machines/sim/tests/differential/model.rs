@@ -33,7 +33,10 @@ pub type ObjectRef = Rc<RefCell<Object>>;
 impl Object {
     pub fn with_pages(n: u64) -> ObjectRef {
         let pages = vec![[0; 4]; n as usize];
-        Rc::new(RefCell::new(Self { pages, size: n * PAGE }))
+        Rc::new(RefCell::new(Self {
+            pages,
+            size: n * PAGE,
+        }))
     }
 
     pub fn has_page(&self, index: u64) -> bool {
@@ -115,8 +118,19 @@ impl Page {
             _ => false,
         };
         same_object
-            && (self.prot, self.shared, self.wipe_on_fork, self.dont_fork, self.locked)
-                == (other.prot, other.shared, other.wipe_on_fork, other.dont_fork, other.locked)
+            && (
+                self.prot,
+                self.shared,
+                self.wipe_on_fork,
+                self.dont_fork,
+                self.locked,
+            ) == (
+                other.prot,
+                other.shared,
+                other.wipe_on_fork,
+                other.dont_fork,
+                other.locked,
+            )
     }
 }
 
@@ -147,7 +161,10 @@ impl Space {
     /// Are these pages mapped, and could they be one area?
     pub fn is_uniform(&self, range: Range<u64>) -> bool {
         self.is_mapped(range.clone())
-            && range.clone().skip(1).all(|n| self.pages[&n].is_like(&self.pages[&range.start]))
+            && range
+                .clone()
+                .skip(1)
+                .all(|n| self.pages[&n].is_like(&self.pages[&range.start]))
     }
 
     pub fn unmap(&mut self, range: Range<u64>) {
@@ -157,7 +174,9 @@ impl Space {
     }
 
     pub fn load(&self, number: u64, cell: usize) -> Outcome {
-        let Some(page) = self.pages.get(&number) else { return Outcome::MapErr };
+        let Some(page) = self.pages.get(&number) else {
+            return Outcome::MapErr;
+        };
         if page.prot == 0 {
             return Outcome::AccErr;
         }
@@ -219,7 +238,11 @@ impl Space {
 
     pub fn may_store(&self, number: u64, cell: usize) -> bool {
         match self.pages.get(&number) {
-            Some(Page { shared: true, backing: Backing::Object(object, index), .. }) => {
+            Some(Page {
+                shared: true,
+                backing: Backing::Object(object, index),
+                ..
+            }) => {
                 let object = object.borrow();
                 !object.has_page(*index) || object.has_cell(*index, cell)
             }
@@ -276,7 +299,12 @@ impl Space {
             let Some(page) = page else { continue };
             if keep {
                 // MREMAP_DONTUNMAP leaves an empty, unlocked page behind.
-                let stays = Page { own: None, may_vanish: false, locked: false, ..page.clone() };
+                let stays = Page {
+                    own: None,
+                    may_vanish: false,
+                    locked: false,
+                    ..page.clone()
+                };
                 self.pages.insert(from.start + i as u64, stays);
             }
             self.pages.insert(to + i as u64, page);
