@@ -20,6 +20,8 @@ pub enum Action {
     /// The host runs it; then `abi::syscall_exit` is called. The arguments (rdi rsi rdx r10 r8 r9)
     /// and the number are put back to what the guest passed before that call.
     NativeExit,
+    /// There is no memory for it: the OOM killer's turn. If the task survives, it calls again.
+    OutOfMemory,
 }
 
 /// A new program, loaded into an address space of its own, before the host knows of it.
@@ -62,10 +64,13 @@ impl<'m> Engine<'m> {
         }
         let from = VirtAddr::new(start);
         let sp = Some(task.sp());
-        let good = self
-            .sys
-            .fault_in(&task.mm, from, len, access, sp)
-            .unwrap_or(0);
+        let good = match self.sys.fault_in(&task.mm, from, len, access, sp) {
+            Ok(good) => good,
+            Err(_) => {
+                task.abi.starved = true;
+                0
+            }
+        };
         if let Some(range) = VirtRange::from_len(from, good).and_then(|r| r.to_pages()) {
             task.pins.push(range);
             self.machine.pin(task.space, task.tid, range);

@@ -13,6 +13,9 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use vellum_types::SpaceId;
 
+/// Bytes of a syscall instruction.
+const SYSCALL_LEN: u64 = 2;
+
 /// What the supervisor waits for, besides the task's next stop.
 pub(crate) enum Phase<'m> {
     /// Nothing special.
@@ -208,6 +211,14 @@ impl<'m> Supervisor<'m> {
             Action::NativeExit => {
                 task.phase = Phase::Exit;
                 Resume::ToExit
+            }
+            Action::OutOfMemory => {
+                task.regs = task.saved_args;
+                task.regs.rip -= SYSCALL_LEN;
+                task.regs.rax = task.regs.orig_rax;
+                task.regs.orig_rax = u64::MAX;
+                task.regs_dirty = true;
+                self.out_of_memory(task)
             }
         }
     }

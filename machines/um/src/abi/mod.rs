@@ -25,7 +25,7 @@
 //!
 //! # Failure
 //! A bad pointer is EFAULT as on Linux, or less is transferred where Linux does that. Out of memory
-//! while faulting in a buffer looks to the host like a bad pointer.
+//! while faulting in a buffer is the OOM killer's business; then the call is made again.
 
 mod auxv;
 mod calls;
@@ -79,6 +79,8 @@ pub struct ImageState {
 pub struct TaskState {
     /// What it runs; `None` only before the first exec.
     program: Option<Rc<Program>>,
+    /// Memory ran out while the present call's buffers were faulted in.
+    pub(crate) starved: bool,
     /// A call that the host may resume by restart_syscall.
     restartable: Option<(u64, [u64; 6])>,
     /// What is to be done at the exit of the present call.
@@ -121,7 +123,12 @@ impl State<'_> {
 
 /// A system call that the engine does not answer itself.
 pub fn dispatch<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    calls::enter(engine, task)
+    task.abi.starved = false;
+    let action = calls::enter(engine, task);
+    match action {
+        Action::Native | Action::NativeExit if task.abi.starved => Action::OutOfMemory,
+        action => action,
+    }
 }
 
 /// The exit of a call for which `dispatch` returned [`Action::NativeExit`]. `task.regs.rax` is the
