@@ -45,9 +45,6 @@ impl Stat {
     pub(super) fn is_regular(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
-    pub(super) fn is_directory(&self) -> bool {
-        self.mode & libc::S_IFMT == libc::S_IFDIR
-    }
     pub(super) fn is_char_device(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFCHR
     }

@@ -87,13 +87,6 @@ pub struct TaskState {
     at_exit: calls::AtExit,
 }
 
-impl TaskState {
-    /// The program's path; empty before the first exec.
-    pub fn path(&self) -> &[u8] {
-        self.program.as_ref().map_or(&[], |program| &program.path)
-    }
-}
-
 /// What is remembered of no task in particular.
 #[derive(Debug, Default)]
 pub struct State<'m> {

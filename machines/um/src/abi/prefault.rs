@@ -6,9 +6,12 @@ use crate::engine::{Action, Engine};
 use crate::task::Task;
 use vellum_types::{Access, PAGE_SIZE};
 
-/// The most that one call may hold pinned at a time: a fraction of the smallest sensible machine.
-/// Calls with a count transfer less, which all of them may.
-pub(super) const MAX_BUFFER: u64 = 8 << 20;
+/// The most that the host may read of one buffer, and the most that a device may fill. It is there
+/// or will be filled anyhow; the bound is for the TLB's sake. Calls with a count transfer less.
+const MAX_FULL: u64 = 64 << 20;
+/// The most that the host may write to one buffer where it seldom fills it: pipes, sockets. It costs
+/// memory whether it is filled or not.
+const MAX_SELDOM_FULL: u64 = 8 << 20;
 /// How much is assumed behind a pointer of unknown meaning.
 const GUESS: u64 = 1024;
 /// Entries of an iovec that the host accepts.
@@ -31,15 +34,31 @@ pub(super) fn arguments(task: &Task<'_>) -> [u64; 6] {
 pub fn prefault_call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let nr = task.nr() as u64;
     let args = arguments(task);
-    prefault_as(engine, task, nr, args)
+    prefault_as(engine, task, nr, args, MAX_SELDOM_FULL)
 }
 
-/// As [`prefault_call`], for a call that is not the one in the registers.
-pub(super) fn prefault_as<'m>(
+/// As [`prefault_call`], for a read from a device that fills its buffer.
+pub(super) fn prefault_full<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
+    let nr = task.nr() as u64;
+    let args = arguments(task);
+    prefault_as(engine, task, nr, args, MAX_FULL)
+}
+
+/// For a call that the host resumes under another number.
+pub(super) fn prefault_again<'m>(
+    engine: &mut Engine<'m>,
+    task: &mut Task<'m>,
+    (nr, args): (u64, [u64; 6]),
+) {
+    prefault_as(engine, task, nr, args, MAX_SELDOM_FULL);
+}
+
+fn prefault_as<'m>(
     engine: &mut Engine<'m>,
     task: &mut Task<'m>,
     nr: u64,
     args: [u64; 6],
+    max_out: u64,
 ) -> Action {
     let call = table::call(nr);
     let mut action = Action::Native;
@@ -57,13 +76,18 @@ pub(super) fn prefault_as<'m>(
             }
         };
         let want = length(engine, task, len, &args);
-        engine.prefault(task, at, want.min(MAX_BUFFER), access);
+        let max = if access == Access::Read {
+            MAX_FULL
+        } else {
+            max_out
+        };
+        engine.prefault(task, at, want.min(max), access);
         // Where the buffer itself is bad, the host finds out and does what this kind of file does.
-        if want > MAX_BUFFER
+        if want > max
             && let (Some(count), Len::Arg(counted)) = (call.count, len)
             && count == counted
         {
-            task.set_arg(usize::from(count), MAX_BUFFER);
+            task.set_arg(usize::from(count), max);
             action = Action::NativeExit;
         }
     }
@@ -166,7 +190,11 @@ pub(super) fn prefault_iovec<'m>(
     if engine.prefault(task, at, count * IOVEC, Access::Read) == 0 {
         return;
     }
-    let mut left = MAX_BUFFER;
+    let mut left = if access == Access::Read {
+        MAX_FULL
+    } else {
+        MAX_SELDOM_FULL
+    };
     for i in 0..count {
         let Some(iov) = engine.read_user::<16>(task, at + i * IOVEC) else {
             return;
@@ -192,7 +220,7 @@ fn prefault_message<'m>(engine: &Engine<'m>, task: &mut Task<'m>, at: u64, acces
         engine.prefault(task, name, name_len.min(PAGE_SIZE), access);
     }
     if control != 0 {
-        engine.prefault(task, control, control_len.min(MAX_BUFFER), access);
+        engine.prefault(task, control, control_len.min(MAX_SELDOM_FULL), access);
     }
     prefault_iovec(
         engine,

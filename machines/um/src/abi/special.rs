@@ -76,7 +76,7 @@ pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
                 if nr == libc::SYS_futex as u64 {
                     futex(engine, task, args);
                 } else {
-                    prefault::prefault_as(engine, task, nr, args);
+                    prefault::prefault_again(engine, task, (nr, args));
                 }
             }
             Action::Native

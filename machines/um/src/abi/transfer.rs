@@ -45,8 +45,11 @@ pub(super) fn read<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let open = match files::open_file(engine, task, task.arg(0)) {
         Ok(OpenFile::Regular(open)) => open,
         Ok(OpenFile::Other { fd, stat, .. }) => {
-            return procfs::read_pagemap(engine, task, &fd, &stat)
-                .unwrap_or_else(|| prefault::prefault_call(engine, task));
+            return match procfs::read_pagemap(engine, task, &fd, &stat) {
+                Some(action) => action,
+                None if stat.is_char_device() => prefault::prefault_full(engine, task),
+                None => prefault::prefault_call(engine, task),
+            };
         }
         // The host says what is wrong with it.
         Err(_) => return prefault::prefault_call(engine, task),

@@ -25,33 +25,10 @@ impl<M: Machine> User<'_, '_, M> {
             .map_err(|_| libc::EFAULT)
     }
 
-    /// Stores `from`, or EFAULT.
-    pub(super) fn write(&self, to: u64, from: &[u8]) -> Result<(), i32> {
-        if from.is_empty() {
-            return Ok(());
-        }
-        self.system
-            .copy_to_user(self.mm, VirtAddr::new(to), from)
-            .map_err(|_| libc::EFAULT)
-    }
-
-    pub(super) fn read_u32(&self, from: u64) -> Result<u32, i32> {
-        let mut bytes = [0; 4];
-        self.read(from, &mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
-
     pub(super) fn read_u64(&self, from: u64) -> Result<u64, i32> {
         let mut bytes = [0; 8];
         self.read(from, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
-    }
-
-    /// `count` 64-bit words.
-    pub(super) fn read_words(&self, from: u64, count: usize) -> Result<Vec<u64>, i32> {
-        let mut bytes = vec![0; count * 8];
-        self.read(from, &mut bytes)?;
-        Ok(bytes.chunks_exact(8).map(|word| word_at(word, 0)).collect())
     }
 
     /// A string without its NUL; `too_long` if it does not end within `max` bytes.
