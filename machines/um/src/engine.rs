@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use vellum_types::{Access, VirtAddr, VirtRange};
 
 /// The core on this machine.
-pub type Sys<'m> = System<'m, UmMachine>;
+pub(crate) type Sys<'m> = System<'m, UmMachine>;
 
 /// What is to be done with a system call.
-pub enum Action {
+pub(crate) enum Action {
     /// Skip it; the program gets this value (a negative errno for an error).
     Return(i64),
     /// The host runs it, with the registers in [`Task::regs`]. Arguments that were changed with
@@ -25,7 +25,7 @@ pub enum Action {
 }
 
 /// A new program, loaded into an address space of its own, before the host knows of it.
-pub struct Image<'m> {
+pub(crate) struct Image<'m> {
     /// The address space. Holds its first user count.
     pub mm: MmRef<'m>,
     /// First instruction: of the interpreter if there is one.
@@ -42,7 +42,7 @@ pub struct Image<'m> {
 }
 
 /// The state of a run that is not in tasks.
-pub struct Engine<'m> {
+pub(crate) struct Engine<'m> {
     /// The core.
     pub sys: Sys<'m>,
     /// The machine under it.
@@ -58,7 +58,7 @@ pub struct Engine<'m> {
 impl<'m> Engine<'m> {
     /// Makes `len` bytes from `start` accessible to the host kernel until the task stops next.
     /// Returns how many bytes from `start` are good; fewer than `len` if an area ends or forbids it.
-    pub fn prefault(&self, task: &mut Task<'m>, start: u64, len: u64, access: Access) -> u64 {
+    pub(crate) fn prefault(&self, task: &mut Task<'m>, start: u64, len: u64, access: Access) -> u64 {
         if len == 0 {
             return 0;
         }
@@ -79,7 +79,7 @@ impl<'m> Engine<'m> {
     }
 
     /// Copies from the task's memory; `None` if a byte is not readable.
-    pub fn read_user<const N: usize>(&self, task: &Task<'m>, from: u64) -> Option<[u8; N]> {
+    pub(crate) fn read_user<const N: usize>(&self, task: &Task<'m>, from: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         self.sys
             .copy_from_user(&task.mm, VirtAddr::new(from), &mut bytes)
@@ -88,12 +88,12 @@ impl<'m> Engine<'m> {
     }
 
     /// Reads a 64-bit word of the task's memory.
-    pub fn read_u64(&self, task: &Task<'m>, from: u64) -> Option<u64> {
+    pub(crate) fn read_u64(&self, task: &Task<'m>, from: u64) -> Option<u64> {
         self.read_user(task, from).map(u64::from_le_bytes)
     }
 
     /// Copies to the task's memory; false if a byte is not writable.
-    pub fn write_user(&self, task: &Task<'m>, to: u64, bytes: &[u8]) -> bool {
+    pub(crate) fn write_user(&self, task: &Task<'m>, to: u64, bytes: &[u8]) -> bool {
         self.sys
             .copy_to_user(&task.mm, VirtAddr::new(to), bytes)
             .is_ok()

@@ -25,7 +25,7 @@ const SERVICE_PATIENCE_MS: u32 = 50;
 
 /// Counts of what the machine did.
 #[derive(Default, Debug)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Batches that service processes ran.
     pub batches: Cell<u64>,
     /// Host calls in them.
@@ -36,7 +36,7 @@ pub struct Stats {
 
 /// The machine. One thread uses it.
 #[derive(Debug)]
-pub struct UmMachine {
+pub(crate) struct UmMachine {
     ram: Ram,
     mailbox: Mailbox,
     stub: stub::Image,
@@ -59,7 +59,7 @@ fn page_range(range: VirtRange) -> Range<u64> {
 impl UmMachine {
     /// A machine with `ram_bytes` of RAM (rounded down to pages) whose spaces hold at most
     /// `capacity` runs of pages.
-    pub fn new(ram_bytes: u64, capacity: usize) -> io::Result<Self> {
+    pub(crate) fn new(ram_bytes: u64, capacity: usize) -> io::Result<Self> {
         let ram = Ram::new(ram_bytes & !(PAGE_SIZE - 1))?;
         let mailbox = Mailbox::new()?;
         let paths = Paths {

@@ -12,7 +12,7 @@ const CHUNK_FRAMES: u32 = 64;
 
 /// RAM. Frame n is page n of the file.
 #[derive(Debug)]
-pub struct Ram {
+pub(crate) struct Ram {
     fd: OwnedFd,
     map: SharedMap,
     span: PhysRange,
@@ -22,7 +22,7 @@ pub struct Ram {
 
 impl Ram {
     /// `bytes` of RAM, a multiple of the page size and not zero.
-    pub fn new(bytes: u64) -> io::Result<Self> {
+    pub(crate) fn new(bytes: u64) -> io::Result<Self> {
         let span = PhysRange::from_len(PhysAddr::ZERO, bytes)
             .filter(|_| bytes.is_multiple_of(PAGE_SIZE))
             .ok_or(io::ErrorKind::InvalidInput)?;
@@ -39,17 +39,17 @@ impl Ram {
     }
 
     /// The file.
-    pub fn fd(&self) -> &OwnedFd {
+    pub(crate) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
     /// All of it.
-    pub fn span(&self) -> PhysRange {
+    pub(crate) fn span(&self) -> PhysRange {
         self.span
     }
 
     /// As the core sees it.
-    pub fn direct_map(&self) -> DirectMap<'_> {
+    pub(crate) fn direct_map(&self) -> DirectMap<'_> {
         // SAFETY: 1. the mapping has span.len() bytes and lives as long as self; 2. both are page
         // aligned; 3. nobody makes references into it: this module only gives the host advice.
         unsafe { DirectMap::new(self.map.base(), self.span) }
@@ -57,7 +57,7 @@ impl Ram {
 
     /// Zeroes frames. Asks the host for memory a chunk at a time first: one call in place of a page
     /// fault per frame.
-    pub fn zero(&self, frames: PfnRange) {
+    pub(crate) fn zero(&self, frames: PfnRange) {
         let (first, last) = (frames.start().as_u32(), frames.end().as_u32() - 1);
         for chunk in first / CHUNK_FRAMES..=last / CHUNK_FRAMES {
             let (word, bit) = (chunk as usize / 64, 1_u64 << (chunk % 64));

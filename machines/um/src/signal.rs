@@ -31,7 +31,7 @@ const SEGV: u64 = bit(libc::SIGSEGV);
 
 /// What the guest believes about dispositions, where the host knows less. Bit n-1 is signal n.
 #[derive(Clone, Default, Debug)]
-pub struct SigHand {
+pub(crate) struct SigHand {
     /// Signals whose handler's mask has SIGSEGV.
     masks_segv: u64,
     /// Signals with a handler.

@@ -13,7 +13,7 @@ const SPARED_OPERATIONS: u32 = 8;
 
 /// A change of host mappings. Pages are page numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HostOp {
+pub(crate) enum HostOp {
     /// Install.
     Map {
         /// The first page.
@@ -45,7 +45,7 @@ pub enum HostOp {
 
 impl HostOp {
     /// The host's call for it.
-    pub fn call(&self) -> HostCall {
+    pub(crate) fn call(&self) -> HostCall {
         let flags = |f: i32| f as u64;
         match *self {
             Self::Map {
@@ -84,7 +84,7 @@ impl HostOp {
     }
 
     /// The pages it is about.
-    pub fn pages(&self) -> Range<u64> {
+    pub(crate) fn pages(&self) -> Range<u64> {
         match *self {
             Self::Map { page, pages, .. }
             | Self::Unmap { page, pages }
@@ -95,7 +95,7 @@ impl HostOp {
 
 /// The process that works for a space.
 #[derive(Clone, Copy, Debug)]
-pub struct Service {
+pub(crate) struct Service {
     /// Its process id on the host.
     pub pid: i32,
     /// The guest process whose child it is, for the host.
@@ -106,7 +106,7 @@ pub struct Service {
 
 /// A host address space.
 #[derive(Default, Debug)]
-pub struct Space {
+pub(crate) struct Space {
     /// Who works here; `None` while the host has no such space yet.
     pub service: Option<Service>,
     /// The service has not yet answered its first request.
@@ -131,7 +131,7 @@ pub struct Space {
 
 impl Space {
     /// Is the page a target of running I/O?
-    pub fn is_pinned(&self, page: u64) -> bool {
+    pub(crate) fn is_pinned(&self, page: u64) -> bool {
         let at = page << PAGE_SHIFT;
         let hit = |r: &VirtRange| r.start().as_u64() <= at && at < r.end().as_u64();
         self.pins.iter().any(|(_, range)| hit(range))
@@ -146,7 +146,7 @@ impl Space {
 
     /// Installs a run. Pages that are installed just so are left out, but for `force`: the page
     /// of a host fault, which proves that it is not installed whatever the record says.
-    pub fn install(&mut self, page: u64, run: Run, force: Option<u64>) {
+    pub(crate) fn install(&mut self, page: u64, run: Run, force: Option<u64>) {
         let wanted = |record: &Record, p: u64| {
             Some(p) == force || record.get(p) != Some((run.target.ahead(p - page), run.prot))
         };
@@ -208,7 +208,7 @@ impl Space {
     }
 
     /// Drops what is installed in `pages`.
-    pub fn flush(&mut self, pages: Range<u64>) {
+    pub(crate) fn flush(&mut self, pages: Range<u64>) {
         let mut spans: Vec<Range<u64>> = Vec::new();
         for (at, run) in self.record.clipped(pages.start, pages.end) {
             let end = at + run.pages;
@@ -238,7 +238,7 @@ impl Space {
     }
 
     /// Takes the write permission from `pages`.
-    pub fn wrprotect(&mut self, pages: Range<u64>) {
+    pub(crate) fn wrprotect(&mut self, pages: Range<u64>) {
         let Self { record, queue, .. } = self;
         record.wrprotect(pages.start, pages.end, |page, pages, prot| {
             if let Some(HostOp::Protect {
@@ -259,7 +259,7 @@ impl Space {
     /// Removes runs until no more than `capacity` are left: never pinned ones and never those that
     /// the last few operations up to `epoch` installed. One instruction needs several pages at once;
     /// if each evicted another, it would never end.
-    pub fn evict(&mut self, capacity: usize, epoch: u32) {
+    pub(crate) fn evict(&mut self, capacity: usize, epoch: u32) {
         let mut tries = self.record.len();
         while self.record.len() > capacity && tries > 0 {
             tries -= 1;
@@ -276,7 +276,7 @@ impl Space {
 
     /// The record of a copy of this space, as the host's fork makes it. Pinned pages got frames of
     /// their own in the copy, so what is inherited there is wrong.
-    pub fn fork_into(&self, child: &mut Self) {
+    pub(crate) fn fork_into(&self, child: &mut Self) {
         child.record = self.record.clone();
         child.special = self.special.clone();
         for (_, range) in &self.pins {

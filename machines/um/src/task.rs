@@ -8,10 +8,10 @@ use std::rc::Rc;
 use vellum_types::{SpaceId, VirtAddr, VirtRange};
 
 /// Registers of a stopped task.
-pub type Regs = libc::user_regs_struct;
+pub(crate) type Regs = libc::user_regs_struct;
 
 /// A thread of the guest. Exists from its creation event until the host reports its end.
-pub struct Task<'m> {
+pub(crate) struct Task<'m> {
     /// Thread id on the host, which the guest sees too.
     pub tid: i32,
     /// Process id on the host.
@@ -54,14 +54,14 @@ pub struct Task<'m> {
 
 impl Task<'_> {
     /// Number of the system call at a system-call stop.
-    pub fn nr(&self) -> i64 {
+    pub(crate) fn nr(&self) -> i64 {
         self.regs.orig_rax as i64
     }
     /// Argument `i` (0 to 5) of the system call.
     ///
     /// # Panics
     /// If `i` is above 5.
-    pub fn arg(&self, i: usize) -> u64 {
+    pub(crate) fn arg(&self, i: usize) -> u64 {
         let r = &self.regs;
         [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9][i]
     }
@@ -69,7 +69,7 @@ impl Task<'_> {
     ///
     /// # Panics
     /// If `i` is above 5.
-    pub fn set_arg(&mut self, i: usize, value: u64) {
+    pub(crate) fn set_arg(&mut self, i: usize, value: u64) {
         let r = &mut self.regs;
         *[
             &mut r.rdi, &mut r.rsi, &mut r.rdx, &mut r.r10, &mut r.r8, &mut r.r9,
@@ -77,7 +77,7 @@ impl Task<'_> {
         self.regs_dirty = true;
     }
     /// The result, at a system-call exit stop.
-    pub fn result(&self) -> i64 {
+    pub(crate) fn result(&self) -> i64 {
         self.regs.rax as i64
     }
     /// Puts the arguments and the number back to what the guest passed; the result stays.
@@ -93,7 +93,7 @@ impl Task<'_> {
         self.regs_dirty = true;
     }
     /// The stack pointer.
-    pub fn sp(&self) -> VirtAddr {
+    pub(crate) fn sp(&self) -> VirtAddr {
         VirtAddr::new(self.regs.rsp)
     }
 }

@@ -8,7 +8,7 @@ use vellum_types::Prot;
 
 /// What stands behind a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Target {
+pub(crate) enum Target {
     /// This frame of RAM; the next page of a run has the next frame.
     Frame(u32),
     /// Zeroes, for reading only.
@@ -17,7 +17,7 @@ pub enum Target {
 
 impl Target {
     /// The target `pages` further on.
-    pub fn ahead(self, pages: u64) -> Self {
+    pub(crate) fn ahead(self, pages: u64) -> Self {
         match self {
             Self::Frame(frame) => Self::Frame(frame + pages as u32),
             Self::Zero => Self::Zero,
@@ -27,7 +27,7 @@ impl Target {
 
 /// A stretch of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// How many.
     pub pages: u64,
     /// What stands behind the first.
@@ -40,32 +40,32 @@ pub struct Run {
 
 /// The record of one space. Keys are page numbers.
 #[derive(Clone, Default, Debug)]
-pub struct Record {
+pub(crate) struct Record {
     runs: BTreeMap<u64, Run>,
 }
 
 impl Record {
     /// How many runs there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.runs.len()
     }
 
     /// What is installed at `page`.
-    pub fn get(&self, page: u64) -> Option<(Target, Prot)> {
+    pub(crate) fn get(&self, page: u64) -> Option<(Target, Prot)> {
         let (first, run) = self.runs.range(..=page).next_back()?;
         let offset = page - first;
         (offset < run.pages).then(|| (run.target.ahead(offset), run.prot))
     }
 
     /// Notes that operation `epoch` needs `page`, which is installed.
-    pub fn touch(&mut self, page: u64, epoch: u32) {
+    pub(crate) fn touch(&mut self, page: u64, epoch: u32) {
         if let Some((_, run)) = self.runs.range_mut(..=page).next_back() {
             run.epoch = epoch;
         }
     }
 
     /// Runs that touch `first..end`, clipped to it.
-    pub fn clipped(&self, first: u64, end: u64) -> impl Iterator<Item = (u64, Run)> + '_ {
+    pub(crate) fn clipped(&self, first: u64, end: u64) -> impl Iterator<Item = (u64, Run)> + '_ {
         let from = match self.runs.range(..first).next_back() {
             Some((at, run)) if at + run.pages > first => *at,
             _ => first,
@@ -101,7 +101,7 @@ impl Record {
     }
 
     /// Forgets `first..end`.
-    pub fn remove(&mut self, first: u64, end: u64) {
+    pub(crate) fn remove(&mut self, first: u64, end: u64) {
         self.split(first);
         self.split(end);
         while let Some((at, _)) = self.runs.range(first..end).next() {
@@ -111,7 +111,7 @@ impl Record {
     }
 
     /// Records a run, in place of whatever was there.
-    pub fn insert(&mut self, first: u64, run: Run) {
+    pub(crate) fn insert(&mut self, first: u64, run: Run) {
         self.remove(first, first + run.pages);
         self.runs.insert(first, run);
         self.join(first + run.pages);
@@ -119,7 +119,7 @@ impl Record {
     }
 
     /// Takes the write permission from `first..end`; calls `each` with what was writable.
-    pub fn wrprotect(&mut self, first: u64, end: u64, mut each: impl FnMut(u64, u64, Prot)) {
+    pub(crate) fn wrprotect(&mut self, first: u64, end: u64, mut each: impl FnMut(u64, u64, Prot)) {
         let writable: Vec<(u64, Run)> = self
             .clipped(first, end)
             .filter(|(_, run)| run.prot.contains(Prot::WRITE))
@@ -154,7 +154,7 @@ impl Record {
     }
 
     /// The first run at or after `page`, else the first of all: a clock's hand.
-    pub fn next_run(&self, page: u64) -> Option<(u64, Run)> {
+    pub(crate) fn next_run(&self, page: u64) -> Option<(u64, Run)> {
         let next = self
             .runs
             .range(page..)

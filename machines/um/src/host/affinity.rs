@@ -5,17 +5,17 @@ use std::io;
 
 /// One bit per CPU.
 #[derive(Clone, Copy)]
-pub struct CpuMask(libc::cpu_set_t);
+pub(crate) struct CpuMask(libc::cpu_set_t);
 
 impl CpuMask {
     /// No CPU.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         // SAFETY: cpu_set_t is an array of integers; all zero is its empty value.
         Self(unsafe { std::mem::zeroed() })
     }
 
     /// The mask of thread `tid`, 0 for the calling one.
-    pub fn of(tid: i32) -> io::Result<Self> {
+    pub(crate) fn of(tid: i32) -> io::Result<Self> {
         let mut mask = Self::empty();
         // SAFETY: the buffer is a cpu_set_t of the length given.
         check(unsafe { libc::sched_getaffinity(tid, size_of_val(&mask.0), &mut mask.0) }.into())?;
@@ -23,7 +23,7 @@ impl CpuMask {
     }
 
     /// One CPU.
-    pub fn single(cpu: usize) -> Self {
+    pub(crate) fn single(cpu: usize) -> Self {
         let mut mask = Self::empty();
         // SAFETY: CPU_SET ignores numbers beyond the set.
         unsafe { libc::CPU_SET(cpu, &mut mask.0) };
@@ -31,20 +31,20 @@ impl CpuMask {
     }
 
     /// Applies the mask to thread `tid`, 0 for the calling one.
-    pub fn apply(&self, tid: i32) -> io::Result<()> {
+    pub(crate) fn apply(&self, tid: i32) -> io::Result<()> {
         // SAFETY: the buffer is a cpu_set_t of the length given.
         check(unsafe { libc::sched_setaffinity(tid, size_of_val(&self.0), &self.0) }.into())?;
         Ok(())
     }
 
     /// How many CPUs.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         // SAFETY: reads the set only.
         unsafe { libc::CPU_COUNT(&self.0) as usize }
     }
 
     /// The CPUs in both masks.
-    pub fn and(&self, other: &Self) -> Self {
+    pub(crate) fn and(&self, other: &Self) -> Self {
         let mut mask = Self::empty();
         for cpu in 0..libc::CPU_SETSIZE as usize {
             if self.has(cpu) && other.has(cpu) {
@@ -56,13 +56,13 @@ impl CpuMask {
     }
 
     /// Is this CPU in it?
-    pub fn has(&self, cpu: usize) -> bool {
+    pub(crate) fn has(&self, cpu: usize) -> bool {
         // SAFETY: reads the set only; the caller's number is checked by CPU_ISSET.
         cpu < libc::CPU_SETSIZE as usize && unsafe { libc::CPU_ISSET(cpu, &self.0) }
     }
 
     /// The bytes as sched_getaffinity(2) gives them.
-    pub fn to_bytes(self) -> [u8; 128] {
+    pub(crate) fn to_bytes(self) -> [u8; 128] {
         let mut bytes = [0; 128];
         for cpu in (0..1024).filter(|c| self.has(*c)) {
             bytes[cpu / 8] |= 1 << (cpu % 8);
@@ -71,7 +71,7 @@ impl CpuMask {
     }
 
     /// The inverse of [`CpuMask::to_bytes`]; missing bytes are zero.
-    pub fn from_bytes(bytes: &[u8]) -> Self {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         let mut mask = Self::empty();
         for cpu in 0..(bytes.len() * 8).min(libc::CPU_SETSIZE as usize) {
             if bytes[cpu / 8] & (1 << (cpu % 8)) != 0 {

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 /// A file that lives in memory, of `bytes` bytes of zero. Executable if the host allows it.
-pub fn memfd(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
+pub(crate) fn memfd(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
     const MFD_EXEC: libc::c_uint = 0x10;
     let create = |flags| {
         // SAFETY: `name` is a NUL-terminated string.
@@ -28,14 +28,14 @@ pub fn memfd(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
 
 /// A shared, writable mapping of a memory file; unmapped on drop.
 #[derive(Debug)]
-pub struct SharedMap {
+pub(crate) struct SharedMap {
     base: NonNull<u8>,
     len: usize,
 }
 
 impl SharedMap {
     /// Maps the first `len` bytes of `fd`.
-    pub fn new(fd: &OwnedFd, len: u64) -> io::Result<Self> {
+    pub(crate) fn new(fd: &OwnedFd, len: u64) -> io::Result<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address that the host chooses overlaps nothing of ours.
         let at = unsafe {
@@ -63,18 +63,18 @@ impl SharedMap {
     }
 
     /// First byte.
-    pub fn base(&self) -> NonNull<u8> {
+    pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
     /// Length in bytes.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Makes the host give memory to `len` bytes from `offset` at once. Failure is no error: the
     /// bytes are then faulted in one by one.
-    pub fn populate(&self, offset: usize, len: usize) {
+    pub(crate) fn populate(&self, offset: usize, len: usize) {
         assert!(
             offset <= self.len && len <= self.len - offset,
             "outside the mapping"

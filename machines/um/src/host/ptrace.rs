@@ -6,7 +6,7 @@ use std::io;
 use std::ptr::null_mut;
 
 /// What a guest task is traced for.
-pub const GUEST_OPTIONS: i32 = libc::PTRACE_O_EXITKILL
+pub(crate) const GUEST_OPTIONS: i32 = libc::PTRACE_O_EXITKILL
     | libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACESECCOMP
     | libc::PTRACE_O_TRACECLONE
@@ -16,7 +16,7 @@ pub const GUEST_OPTIONS: i32 = libc::PTRACE_O_EXITKILL
     | libc::PTRACE_O_TRACEEXIT;
 
 /// A service process must only die with the supervisor.
-pub const SERVICE_OPTIONS: i32 = libc::PTRACE_O_EXITKILL;
+pub(crate) const SERVICE_OPTIONS: i32 = libc::PTRACE_O_EXITKILL;
 
 type Ptr = *mut libc::c_void;
 
@@ -26,12 +26,12 @@ fn request(op: libc::c_uint, tid: i32, addr: Ptr, data: Ptr) -> io::Result<i64> 
 }
 
 /// Begins to trace `tid` without stopping it.
-pub fn seize(tid: i32, options: i32) -> io::Result<()> {
+pub(crate) fn seize(tid: i32, options: i32) -> io::Result<()> {
     request(libc::PTRACE_SEIZE, tid, null_mut(), options as usize as Ptr).map(drop)
 }
 
 /// Replaces the options.
-pub fn set_options(tid: i32, options: i32) -> io::Result<()> {
+pub(crate) fn set_options(tid: i32, options: i32) -> io::Result<()> {
     request(
         libc::PTRACE_SETOPTIONS,
         tid,
@@ -42,12 +42,12 @@ pub fn set_options(tid: i32, options: i32) -> io::Result<()> {
 }
 
 /// Lets it run, with `signal` delivered if that is not 0.
-pub fn cont(tid: i32, signal: i32) -> io::Result<()> {
+pub(crate) fn cont(tid: i32, signal: i32) -> io::Result<()> {
     request(libc::PTRACE_CONT, tid, null_mut(), signal as usize as Ptr).map(drop)
 }
 
 /// Lets it run to the exit of its system call.
-pub fn cont_to_exit(tid: i32, signal: i32) -> io::Result<()> {
+pub(crate) fn cont_to_exit(tid: i32, signal: i32) -> io::Result<()> {
     request(
         libc::PTRACE_SYSCALL,
         tid,
@@ -58,12 +58,12 @@ pub fn cont_to_exit(tid: i32, signal: i32) -> io::Result<()> {
 }
 
 /// Leaves it in its group-stop, but listens for the end of that.
-pub fn listen(tid: i32) -> io::Result<()> {
+pub(crate) fn listen(tid: i32) -> io::Result<()> {
     request(libc::PTRACE_LISTEN, tid, null_mut(), null_mut()).map(drop)
 }
 
 /// Reads its registers.
-pub fn regs(tid: i32) -> io::Result<Regs> {
+pub(crate) fn regs(tid: i32) -> io::Result<Regs> {
     let mut regs = zero_regs();
     request(
         libc::PTRACE_GETREGS,
@@ -75,19 +75,19 @@ pub fn regs(tid: i32) -> io::Result<Regs> {
 }
 
 /// All registers zero.
-pub fn zero_regs() -> Regs {
+pub(crate) fn zero_regs() -> Regs {
     // SAFETY: a struct of integers, for which zero is a value.
     unsafe { std::mem::zeroed() }
 }
 
 /// Writes its registers.
-pub fn set_regs(tid: i32, regs: &Regs) -> io::Result<()> {
+pub(crate) fn set_regs(tid: i32, regs: &Regs) -> io::Result<()> {
     let data = (&raw const *regs).cast_mut();
     request(libc::PTRACE_SETREGS, tid, null_mut(), data.cast()).map(drop)
 }
 
 /// The message of the event it is stopped for: a new task's id, an exit status.
-pub fn event_message(tid: i32) -> io::Result<u64> {
+pub(crate) fn event_message(tid: i32) -> io::Result<u64> {
     let mut message = 0_u64;
     request(
         libc::PTRACE_GETEVENTMSG,
@@ -100,11 +100,11 @@ pub fn event_message(tid: i32) -> io::Result<u64> {
 
 /// About the signal it is stopped for. Fields are at Linux's x86-64 offsets.
 #[derive(Clone, Copy)]
-pub struct SigInfo(libc::siginfo_t);
+pub(crate) struct SigInfo(libc::siginfo_t);
 
 impl SigInfo {
     /// Reads it.
-    pub fn of(tid: i32) -> io::Result<Self> {
+    pub(crate) fn of(tid: i32) -> io::Result<Self> {
         // SAFETY: a struct of plain bytes, for which zero is a value.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         request(
@@ -117,7 +117,7 @@ impl SigInfo {
     }
 
     /// A fault's: signal, code, address.
-    pub fn fault(signal: i32, code: i32, addr: u64) -> Self {
+    pub(crate) fn fault(signal: i32, code: i32, addr: u64) -> Self {
         // SAFETY: as in `of`.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         info.si_signo = signal;
@@ -130,18 +130,18 @@ impl SigInfo {
     }
 
     /// `si_code`.
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         self.0.si_code
     }
 
     /// `si_addr`; means something for a fault only.
-    pub fn addr(&self) -> u64 {
+    pub(crate) fn addr(&self) -> u64 {
         // SAFETY: si_addr of a siginfo of any kind is 8 initialised bytes.
         unsafe { self.0.si_addr() as u64 }
     }
 
     /// Replaces what the task will be told.
-    pub fn set(&self, tid: i32) -> io::Result<()> {
+    pub(crate) fn set(&self, tid: i32) -> io::Result<()> {
         let data = (&raw const self.0).cast_mut();
         request(libc::PTRACE_SETSIGINFO, tid, null_mut(), data.cast()).map(drop)
     }
@@ -150,7 +150,7 @@ impl SigInfo {
 const SIGSET_BYTES: usize = 8;
 
 /// Reads its mask of blocked signals; bit n-1 is signal n.
-pub fn sigmask(tid: i32) -> io::Result<u64> {
+pub(crate) fn sigmask(tid: i32) -> io::Result<u64> {
     const PTRACE_GETSIGMASK: libc::c_uint = 0x420a;
     let mut mask = 0_u64;
     request(
@@ -163,7 +163,7 @@ pub fn sigmask(tid: i32) -> io::Result<u64> {
 }
 
 /// Writes its mask of blocked signals.
-pub fn set_sigmask(tid: i32, mask: u64) -> io::Result<()> {
+pub(crate) fn set_sigmask(tid: i32, mask: u64) -> io::Result<()> {
     const PTRACE_SETSIGMASK: libc::c_uint = 0x420b;
     let mut mask = mask;
     request(

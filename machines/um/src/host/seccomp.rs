@@ -58,7 +58,7 @@ fn at_least(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
 
 /// Builds the filter. `free` are numbers of calls that run without a stop, `fcntl` commands for
 /// which fcntl does, `stub` the addresses of code of ours (inside one 4 GiB block).
-pub fn program(free: &[u32], fcntl: &[u32], stub: Range<u64>) -> Vec<libc::sock_filter> {
+pub(crate) fn program(free: &[u32], fcntl: &[u32], stub: Range<u64>) -> Vec<libc::sock_filter> {
     let allow = ret(libc::SECCOMP_RET_ALLOW);
     let trace = ret(libc::SECCOMP_RET_TRACE);
     let no_such_call = ret(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
@@ -110,7 +110,7 @@ pub fn program(free: &[u32], fcntl: &[u32], stub: Range<u64>) -> Vec<libc::sock_
 
 /// Puts the calling thread, and all it will ever start, under the filter. Only async-signal-safe
 /// calls are made: this runs between fork and exec.
-pub fn install(code: &[libc::sock_filter]) -> io::Result<()> {
+pub(crate) fn install(code: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: code.len() as u16,
         filter: code.as_ptr().cast_mut(),

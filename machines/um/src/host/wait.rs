@@ -5,7 +5,7 @@ use std::io;
 
 /// News of a host task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Status {
+pub(crate) enum Status {
     /// It ended with this code.
     Exited(i32),
     /// This signal ended it; `true` with a core dump.
@@ -47,7 +47,7 @@ fn wait(tid: i32, flags: i32) -> io::Result<Option<(i32, Status)>> {
 ///
 /// # Errors
 /// ECHILD when no task is left.
-pub fn any() -> io::Result<Option<(i32, Status)>> {
+pub(crate) fn any() -> io::Result<Option<(i32, Status)>> {
     match wait(-1, 0) {
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
         other => other,
@@ -55,7 +55,7 @@ pub fn any() -> io::Result<Option<(i32, Status)>> {
 }
 
 /// Waits for news of one task.
-pub fn one(tid: i32) -> io::Result<Status> {
+pub(crate) fn one(tid: i32) -> io::Result<Status> {
     loop {
         match wait(tid, 0) {
             Ok(Some((_, status))) => return Ok(status),
@@ -66,6 +66,6 @@ pub fn one(tid: i32) -> io::Result<Status> {
 }
 
 /// News of one task, if there is any at this moment.
-pub fn poll(tid: i32) -> io::Result<Option<Status>> {
+pub(crate) fn poll(tid: i32) -> io::Result<Option<Status>> {
     Ok(wait(tid, libc::WNOHANG)?.map(|(_, status)| status))
 }

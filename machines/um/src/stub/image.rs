@@ -169,7 +169,7 @@ unsafe extern "C" {
 
 /// Host paths under which a guest reaches the files of the machine.
 #[derive(Clone, Debug)]
-pub struct Paths {
+pub(crate) struct Paths {
     /// The mailbox.
     pub mailbox: String,
     /// RAM.
@@ -178,7 +178,7 @@ pub struct Paths {
 
 /// The stub as an executable file of the host.
 #[derive(Debug)]
-pub struct Image {
+pub(crate) struct Image {
     fd: OwnedFd,
     batch: u64,
     service: u64,
@@ -188,7 +188,7 @@ pub struct Image {
 
 impl Image {
     /// Assembles the page.
-    pub fn new(paths: &Paths) -> io::Result<Self> {
+    pub(crate) fn new(paths: &Paths) -> io::Result<Self> {
         let fd = memfd(c"vellum-stub", PAGE as u64)?;
         let own_path = proc_path(&fd);
         // SAFETY: the six words are read-only data that the assembler placed there.
@@ -225,33 +225,33 @@ impl Image {
     }
 
     /// The host path of the stub.
-    pub fn host_path(&self) -> String {
+    pub(crate) fn host_path(&self) -> String {
         proc_path(&self.fd)
     }
     /// Where BATCH begins.
-    pub fn batch(&self) -> u64 {
+    pub(crate) fn batch(&self) -> u64 {
         self.batch
     }
     /// Where SERVICE begins.
-    pub fn service(&self) -> u64 {
+    pub(crate) fn service(&self) -> u64 {
         self.service
     }
     /// Where a guest finds the stub's path, as an argument of execve.
-    pub fn path(&self) -> u64 {
+    pub(crate) fn path(&self) -> u64 {
         self.path
     }
     /// Where a guest finds an argument vector for execve of the stub.
-    pub fn argv(&self) -> u64 {
+    pub(crate) fn argv(&self) -> u64 {
         self.argv
     }
     /// An empty environment for execve.
-    pub fn envp(&self) -> u64 {
+    pub(crate) fn envp(&self) -> u64 {
         self.argv + 8
     }
 }
 
 /// The path by which any process of the same user reaches one of our files.
-pub fn proc_path(fd: &OwnedFd) -> String {
+pub(crate) fn proc_path(fd: &OwnedFd) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
 }
 

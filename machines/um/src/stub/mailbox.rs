@@ -10,18 +10,18 @@ const SLOT_LEN: u64 = 16 << 10;
 const CALLS_OFFSET: u64 = 64;
 const CALL_LEN: u64 = 64;
 /// Slots of the mailbox; one is in use per space.
-pub const SLOTS: usize = (MAILBOX_LEN / SLOT_LEN) as usize;
+pub(crate) const SLOTS: usize = (MAILBOX_LEN / SLOT_LEN) as usize;
 /// The end of each slot is scratch memory for arguments of single system calls.
 const SCRATCH_OFFSET: u64 = 12 << 10;
 /// Bytes of scratch memory that a task has.
-pub const SCRATCH_LEN: u64 = 64;
+pub(crate) const SCRATCH_LEN: u64 = 64;
 const SCRATCHES: u64 = (SLOT_LEN - SCRATCH_OFFSET) / SCRATCH_LEN;
 /// Calls that fit into one batch.
-pub const BATCH: usize = ((SCRATCH_OFFSET - CALLS_OFFSET) / CALL_LEN) as usize;
+pub(crate) const BATCH: usize = ((SCRATCH_OFFSET - CALLS_OFFSET) / CALL_LEN) as usize;
 
 /// One call: number and arguments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HostCall {
+pub(crate) struct HostCall {
     /// Its number.
     pub nr: i64,
     /// Its arguments.
@@ -30,7 +30,7 @@ pub struct HostCall {
 
 impl HostCall {
     /// A call with up to six arguments; the rest is zero.
-    pub fn new<const N: usize>(nr: i64, args: [u64; N]) -> Self {
+    pub(crate) fn new<const N: usize>(nr: i64, args: [u64; N]) -> Self {
         let mut all = [0; 6];
         all[..N].copy_from_slice(&args);
         Self { nr, args: all }
@@ -39,40 +39,40 @@ impl HostCall {
 
 /// The memory that supervisor and guests share.
 #[derive(Debug)]
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     fd: OwnedFd,
     map: SharedMap,
 }
 
 /// The index of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slot(usize);
+pub(crate) struct Slot(usize);
 
 impl Slot {
     /// Slot number `index`.
     ///
     /// # Panics
     /// If there are not so many.
-    pub fn new(index: usize) -> Self {
+    pub(crate) fn new(index: usize) -> Self {
         assert!(index < SLOTS);
         Self(index)
     }
     /// Where a guest sees it.
-    pub fn guest_addr(self) -> u64 {
+    pub(crate) fn guest_addr(self) -> u64 {
         MAILBOX_BASE + self.0 as u64 * SLOT_LEN
     }
 }
 
 impl Mailbox {
     /// A fresh mailbox.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let fd = memfd(c"vellum-mailbox", MAILBOX_LEN)?;
         let map = SharedMap::new(&fd, MAILBOX_LEN)?;
         Ok(Self { fd, map })
     }
 
     /// Its file.
-    pub fn fd(&self) -> &OwnedFd {
+    pub(crate) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
@@ -98,7 +98,7 @@ impl Mailbox {
     ///
     /// # Panics
     /// If there are more than [`BATCH`] calls.
-    pub fn write(&self, slot: Slot, calls: &[HostCall]) {
+    pub(crate) fn write(&self, slot: Slot, calls: &[HostCall]) {
         assert!(calls.len() <= BATCH);
         for (i, call) in calls.iter().enumerate() {
             let at = CALLS_OFFSET + i as u64 * CALL_LEN;
@@ -118,7 +118,7 @@ impl Mailbox {
     ///
     /// # Panics
     /// If that are more than [`SCRATCH_LEN`] bytes.
-    pub fn scratch(&self, slot: Slot, tid: i32, words: &[u64]) -> u64 {
+    pub(crate) fn scratch(&self, slot: Slot, tid: i32, words: &[u64]) -> u64 {
         assert!(words.len() as u64 * 8 <= SCRATCH_LEN);
         let at = SCRATCH_OFFSET + tid as u64 % SCRATCHES * SCRATCH_LEN;
         for (i, word) in words.iter().enumerate() {
@@ -129,29 +129,29 @@ impl Mailbox {
     }
 
     /// The result of call `i` of the last batch.
-    pub fn result(&self, slot: Slot, i: usize) -> i64 {
+    pub(crate) fn result(&self, slot: Slot, i: usize) -> i64 {
         let at = CALLS_OFFSET + i as u64 * CALL_LEN + 56;
         self.word(slot, at).load(Ordering::Relaxed) as i64
     }
 
     /// What the service got when it opened the RAM: 0, or a negative errno.
-    pub fn ram_fd(&self, slot: Slot) -> i64 {
+    pub(crate) fn ram_fd(&self, slot: Slot) -> i64 {
         self.word(slot, 16).load(Ordering::Relaxed) as i64
     }
 
     /// Makes the slot one that asks nothing of a new service yet.
-    pub fn quiet(&self, slot: Slot) {
+    pub(crate) fn quiet(&self, slot: Slot) {
         self.half(slot, 4).store(0, Ordering::Relaxed);
         self.half(slot, 0).store(0, Ordering::Release);
     }
 
     /// The first request to a new service: what `write` put there.
-    pub fn start(&self, slot: Slot) {
+    pub(crate) fn start(&self, slot: Slot) {
         self.post(slot);
     }
 
     /// Starts the batch in the service process.
-    pub fn post(&self, slot: Slot) {
+    pub(crate) fn post(&self, slot: Slot) {
         let request = self.half(slot, 0);
         let next = request.load(Ordering::Relaxed).wrapping_add(1);
         // Release: the service sees the calls once it sees the number.
@@ -160,7 +160,7 @@ impl Mailbox {
     }
 
     /// Waits up to `millis` for the end of the batch; false if it still runs.
-    pub fn wait(&self, slot: Slot, millis: u32) -> bool {
+    pub(crate) fn wait(&self, slot: Slot, millis: u32) -> bool {
         let request = self.half(slot, 0).load(Ordering::Relaxed);
         let done = self.half(slot, 4);
         // Acquire pairs with the service's store: results are seen once the number is.

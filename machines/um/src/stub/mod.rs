@@ -14,23 +14,23 @@
 //! The code uses no stack and keeps its state in r12 to r15, rbx and rbp.
 
 mod image;
-pub mod mailbox;
+pub(crate) mod mailbox;
 
-pub use image::{Image, Paths, proc_path};
+pub(crate) use image::{Image, Paths, proc_path};
 use std::ops::Range;
 
 /// First byte of the stub's page.
-pub const STUB_BASE: u64 = 0x7ff0_0000_0000;
+pub(crate) const STUB_BASE: u64 = 0x7ff0_0000_0000;
 /// First byte of the mailbox.
-pub const MAILBOX_BASE: u64 = STUB_BASE + 0x1_0000;
+pub(crate) const MAILBOX_BASE: u64 = STUB_BASE + 0x1_0000;
 /// Bytes of the mailbox, for all slots together.
-pub const MAILBOX_LEN: u64 = 64 << 20;
+pub(crate) const MAILBOX_LEN: u64 = 64 << 20;
 /// The addresses that the guest's own mappings must leave alone.
-pub const RESERVED: Range<u64> = STUB_BASE..MAILBOX_BASE + MAILBOX_LEN;
+pub(crate) const RESERVED: Range<u64> = STUB_BASE..MAILBOX_BASE + MAILBOX_LEN;
 /// The window from which system calls run without a stop.
-pub const FREE_WINDOW: Range<u64> = STUB_BASE + CODE_OFFSET..STUB_BASE + PARK_OFFSET;
+pub(crate) const FREE_WINDOW: Range<u64> = STUB_BASE + CODE_OFFSET..STUB_BASE + PARK_OFFSET;
 /// Number of the call that PARK makes; Linux has none such.
-pub const PARK_CALL: u64 = 4095;
+pub(crate) const PARK_CALL: u64 = 4095;
 
 const CODE_OFFSET: u64 = 0x100;
 const PARK_OFFSET: u64 = 0xc00;
