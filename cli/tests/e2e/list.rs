@@ -28,6 +28,15 @@ fn python(name: &'static str, file: &str) -> Test {
     scripted(name, "python3", file, "").needs(&["python3"])
 }
 
+/// A module of Python's own tests; what each test said, without times.
+pub(crate) fn suite(name: &'static str, module: &str) -> Test {
+    scripted(name, "python3", "suite.py", module)
+        .needs(&["python3"])
+        .any_stderr()
+        .ram("1G")
+        .seconds(900)
+}
+
 /// One program for each way of using memory that the project promises to get right.
 pub(crate) fn programs() -> Vec<Test> {
     vec![
@@ -105,13 +114,12 @@ pub(crate) fn programs() -> Vec<Test> {
             .needs(&["node"])
             .ram("1G")
             .seconds(120),
-        same_argv(
-            "python_test_mmap",
-            vec!["python3".into(), script("suite.py"), "test_mmap".into()],
-        )
-        .needs(&["python3"])
-        .any_stderr()
-        .ram("512M")
-        .seconds(120),
+        scripted("cargo_build", "bash", "cargo.sh", "")
+            .needs(&["cargo", "cc"])
+            .ram("1G")
+            .seconds(300),
+        suite("python_test_mmap", "test_mmap"),
+        suite("python_test_threading", "test_threading"),
+        suite("python_test_subprocess", "test_subprocess"),
     ]
 }

@@ -1,25 +1,11 @@
 //! Programs that take minutes; run with `--all`.
 
 use crate::case::Test;
-use crate::list::scripted;
-
-fn suite(name: &'static str, module: &str) -> Test {
-    scripted(name, "python3", "suite.py", module)
-        .needs(&["python3"])
-        .any_stderr()
-        .ram("1G")
-        .seconds(900)
-        .long()
-}
+use crate::list::{scripted, suite};
 
 /// The long ones.
 pub(crate) fn programs() -> Vec<Test> {
     vec![
-        scripted("cargo_build", "bash", "cargo.sh", "")
-            .needs(&["cargo", "cc"])
-            .ram("1G")
-            .seconds(300)
-            .long(),
         scripted("sort_100_megabytes", "bash", "sort.sh", "2600000")
             .ram("1G")
             .seconds(300)
