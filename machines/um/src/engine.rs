@@ -58,7 +58,13 @@ pub(crate) struct Engine<'m> {
 impl<'m> Engine<'m> {
     /// Makes `len` bytes from `start` accessible to the host kernel until the task stops next.
     /// Returns how many bytes from `start` are good; fewer than `len` if an area ends or forbids it.
-    pub(crate) fn prefault(&self, task: &mut Task<'m>, start: u64, len: u64, access: Access) -> u64 {
+    pub(crate) fn prefault(
+        &self,
+        task: &mut Task<'m>,
+        start: u64,
+        len: u64,
+        access: Access,
+    ) -> u64 {
         if len == 0 {
             return 0;
         }

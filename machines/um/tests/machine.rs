@@ -26,7 +26,10 @@ fn run_clean(config: &RunConfig<'_>) -> RunOutcome {
 }
 
 fn code(code: i32) -> Exit {
-    Exit { code: Some(code), signal: None }
+    Exit {
+        code: Some(code),
+        signal: None,
+    }
 }
 
 fn temporary(name: &str) -> PathBuf {
@@ -41,7 +44,13 @@ fn exit_status_is_the_programs_own() {
 
 #[test]
 fn death_by_signal_is_seen() {
-    assert_eq!(shell("kill -TERM $$").exit, Exit { code: None, signal: Some(libc::SIGTERM) });
+    assert_eq!(
+        shell("kill -TERM $$").exit,
+        Exit {
+            code: None,
+            signal: Some(libc::SIGTERM)
+        }
+    );
 }
 
 #[test]
@@ -69,18 +78,27 @@ fn a_tiny_tlb_changes_nothing_but_the_pace() {
 #[test]
 fn faults_are_served_by_the_core() {
     let outcome = shell("exit 0");
-    let faults = outcome.report.vmstat_value("pgfault").expect("a counter of Linux");
+    let faults = outcome
+        .report
+        .vmstat_value("pgfault")
+        .expect("a counter of Linux");
     assert!(faults > 10, "{faults} faults");
 }
 
 #[test]
 fn what_cannot_run_is_said() {
     let missing = run(&config(64, 1000, &["/nonexistent/program"]));
-    assert!(matches!(missing, Err(RunError::NoSuchProgram)), "{missing:?}");
+    assert!(
+        matches!(missing, Err(RunError::NoSuchProgram)),
+        "{missing:?}"
+    );
     let plain = run(&config(64, 1000, &["/etc/passwd"]));
     assert!(matches!(plain, Err(RunError::NotExecutable)), "{plain:?}");
     let small = run(&config(1, 1000, &["true"]));
-    assert!(matches!(small, Err(RunError::RamTooSmall { .. })), "{small:?}");
+    assert!(
+        matches!(small, Err(RunError::RamTooSmall { .. })),
+        "{small:?}"
+    );
 }
 
 #[test]

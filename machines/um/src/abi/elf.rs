@@ -186,10 +186,7 @@ pub(super) fn script(start: &[u8]) -> Result<(&[u8], Option<&[u8]>)> {
     };
     let line = line.split(|byte| *byte == 0).next().unwrap_or(line);
     let line = trim(line, blank);
-    let end = line
-        .iter()
-        .position(|byte| blank(byte))
-        .unwrap_or(line.len());
+    let end = line.iter().position(&blank).unwrap_or(line.len());
     if end == 0 || (end == line.len() && !whole) {
         return Err(libc::ENOEXEC);
     }
