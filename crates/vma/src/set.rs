@@ -147,16 +147,29 @@ impl<'m, B> VmaSet<'m, B> {
 
     /// The area that contains `addr`, to have its flags or backing changed.
     pub fn find_mut(&mut self, addr: VirtAddr) -> Option<&mut Vma<B>> {
+        let known = self.at_last_hit(addr.as_u64()).is_some();
+        let mut steps = self.last_hit.steps();
+        let addr = addr.as_u64();
         let mut node = self.root.as_mut()?;
         loop {
             match node {
                 Node::Inner(inner) => {
-                    let at = inner.first_ending_after(addr.as_u64());
+                    let at = if known {
+                        steps.next()
+                    } else {
+                        inner.first_ending_after(addr)
+                    };
                     node = inner.child_mut(at)?;
                 }
                 Node::Leaf(leaf) => {
-                    let at = leaf.first_ending_after(addr.as_u64());
-                    return leaf.area_mut(at).filter(|area| area.start() <= addr);
+                    let at = if known {
+                        steps.next()
+                    } else {
+                        leaf.first_ending_after(addr)
+                    };
+                    return leaf
+                        .area_mut(at)
+                        .filter(|area| area.start().as_u64() <= addr);
                 }
             }
         }
