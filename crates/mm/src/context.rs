@@ -162,15 +162,17 @@ impl<'m, M: Machine> MmContext<'m, M> {
             let (start, end, flags) = (area.start(), area.end(), area.flags);
             let (prev, _) = inner.areas.find_prev(start);
             let next = inner.areas.find_containing(end);
+            // anon_vma_compatible: permissions may differ, for mprotect may make them equal again.
             let fits = |other: &Area<'m>| {
-                other.flags == flags && other.backing.is_anonymous() == area.backing.is_anonymous()
+                (other.flags ^ flags) - VmFlags::PERMISSIONS == VmFlags::empty()
+                    && other.backing.is_anonymous() == area.backing.is_anonymous()
             };
-            let near = prev
-                .filter(|p| p.end() == start && fits(p))
-                .and_then(|p| p.backing.anon_vma.clone())
+            let near = next
+                .filter(|n| fits(n))
+                .and_then(|n| n.backing.anon_vma.clone())
                 .or_else(|| {
-                    next.filter(|n| fits(n))
-                        .and_then(|n| n.backing.anon_vma.clone())
+                    prev.filter(|p| p.end() == start && fits(p))
+                        .and_then(|p| p.backing.anon_vma.clone())
                 });
             let anon_vma = match near {
                 Some(anon_vma) => anon_vma,

@@ -51,11 +51,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if inner.areas.overlapping(guarded).next().is_some() {
             return Err(MmError::NoMem);
         }
-        let flags = VmFlags::READ
-            | VmFlags::WRITE
-            | VmFlags::MAY
-            | VmFlags::ACCOUNT
-            | inner.def_flags;
+        let flags =
+            VmFlags::READ | VmFlags::WRITE | VmFlags::MAY | VmFlags::ACCOUNT | inner.def_flags;
         if !inner.may_expand(flags, added.nr_pages(), 0) || inner.areas.len() > self.max_map_count {
             return Err(MmError::NoMem);
         }

@@ -108,6 +108,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if !new.contains(VmFlags::PFNMAP) {
             self.change_entries(mm, inner, part, old, new);
         }
+        // Locked private memory that becomes writable is copied now, not at the first write.
+        let kind = VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED | VmFlags::LOCKONFAULT;
+        let locked = old & kind == VmFlags::LOCKED;
+        if locked && new.contains(VmFlags::WRITE) {
+            let _ = self.populate(mm, inner, part, super::mmap::populate_access(new));
+        }
         Ok(())
     }
 
@@ -177,7 +183,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
 fn accounted(old: VmFlags, new: VmFlags, untouched: bool) -> VmFlags {
     let exempt = VmFlags::WRITE | VmFlags::SHARED | VmFlags::NORESERVE;
     if new.contains(VmFlags::WRITE) {
-        if old.intersects(exempt) { new } else { new | VmFlags::ACCOUNT }
+        if old.intersects(exempt) {
+            new
+        } else {
+            new | VmFlags::ACCOUNT
+        }
     } else if untouched {
         new - VmFlags::ACCOUNT
     } else {

@@ -326,5 +326,9 @@ fn check_target(
         || new_addr > task_size - new_len;
     let overlap = at.as_u64().saturating_add(old_len) > new_addr
         && new_addr.saturating_add(new_len) > at.as_u64();
-    if silly || overlap { Err(MmError::Inval) } else { Ok(()) }
+    if silly || overlap {
+        Err(MmError::Inval)
+    } else {
+        Ok(())
+    }
 }
