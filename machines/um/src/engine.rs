@@ -20,6 +20,15 @@ pub(crate) enum Action {
     /// The host runs it; then `abi::syscall_exit` is called. The arguments (rdi rsi rdx r10 r8 r9)
     /// and the number are put back to what the guest passed before that call.
     NativeExit,
+    /// The call opens a file: it gets this descriptor of ours instead, opened anew with these flags.
+    OpenOurs {
+        /// What to open.
+        target: std::os::fd::RawFd,
+        /// The flags of open(2) that the guest asked for.
+        flags: i32,
+        /// Which argument is the path, which are the flags.
+        args: (usize, usize),
+    },
     /// There is no memory for it: the OOM killer's turn. If the task survives, it calls again.
     OutOfMemory,
 }

@@ -62,6 +62,7 @@ impl<'m> Supervisor<'m> {
         let state = std::mem::take(&mut task.abi);
         abi::exited(&mut self.engine, task.tid, state);
         self.stalled.retain(|tid| *tid != task.tid);
+        self.starved.retain(|call| call.tid != task.tid);
         self.pace.forget(task.tid);
         self.leave_space(task);
     }
@@ -109,6 +110,7 @@ impl<'m> Supervisor<'m> {
                 self.go_on(task, Resume::Run(0));
             }
         }
+        self.wake_starved();
     }
 
     /// There is no frame left: ends the largest process, says so, and has the task wait.

@@ -1,6 +1,7 @@
 //! The first process, and the signals of the supervisor itself.
 
 use crate::engine::Image;
+use crate::host::notify::Listener;
 use crate::host::wait::{self, Status};
 use crate::host::{check, last_error, ptrace, seccomp};
 use crate::signal::SigHand;
@@ -83,6 +84,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// async-signal-safe calls; never returns.
 fn child(
     ready: i32,
+    holding: &[libc::sock_filter],
     filter: &[libc::sock_filter],
     path: &CString,
     nofile: Option<libc::rlimit>,
@@ -96,7 +98,9 @@ fn child(
         // SAFETY: a valid limit that outlives the call.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     }
-    let status = match seccomp::install(filter) {
+    // A listener somewhere above leaves no room for ours.
+    let installed = seccomp::install_with_listener(holding).or_else(|_| seccomp::install(filter));
+    let status = match installed {
         Ok(()) => {
             let argv = [path.as_ptr(), std::ptr::null()];
             let envp: [*const libc::c_char; 1] = [std::ptr::null()];
@@ -108,6 +112,19 @@ fn child(
     };
     // SAFETY: ends the process at once, without the parent's exit handlers.
     unsafe { libc::_exit(status) }
+}
+
+/// The number under which process `pid` has its filter's listener open, if it has one.
+fn listener_of(pid: i32) -> Option<i32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    entries.flatten().find_map(|entry| {
+        let target = std::fs::read_link(entry.path()).ok()?;
+        let name = target.to_str()?;
+        if name != "anon_inode:seccomp notify" {
+            return None;
+        }
+        entry.file_name().to_str()?.parse().ok()
+    })
 }
 
 impl<'m> Supervisor<'m> {
@@ -123,13 +140,15 @@ impl<'m> Supervisor<'m> {
         free.retain(|nr| {
             ![libc::SYS_sched_getaffinity, libc::SYS_sched_setaffinity].contains(&i64::from(*nr))
         });
-        let filter = seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW);
+        let held = abi::held_calls();
+        let holding = seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW, Some(&held));
+        let filter = seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW, None);
         let path = CString::new(self.engine.machine.stub().host_path())?;
         let (read, write) = pipe()?;
         // SAFETY: this process has one thread; the child only makes async-signal-safe calls.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            child(read.as_raw_fd(), &filter, &path, nofile);
+            child(read.as_raw_fd(), &holding, &filter, &path, nofile);
         }
         check(pid.into())?;
         own_signals()?;
@@ -152,6 +171,9 @@ impl<'m> Supervisor<'m> {
             }
         }
         self.first = pid;
+        self.listener = listener_of(pid)
+            .map(|fd| Listener::take(pid, fd))
+            .transpose()?;
         let mm = self
             .engine
             .sys

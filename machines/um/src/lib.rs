@@ -75,6 +75,7 @@ mod exit;
 mod facade;
 mod fault;
 mod fork;
+mod held;
 mod host;
 mod inject;
 mod launch;

@@ -162,6 +162,9 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     let mut supervisor = Supervisor {
         engine,
         deferred: VecDeque::new(),
+        starved: Vec::new(),
+        listener: None,
+        ask_children: true,
         early: HashMap::new(),
         first: 0,
         end: None,

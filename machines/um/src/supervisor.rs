@@ -5,7 +5,9 @@
 
 use crate::abi;
 use crate::engine::{Action, Engine, Image};
-use crate::host::wait::{self, Status};
+use crate::held::Event;
+use crate::host::notify::{HeldCall, Listener};
+use crate::host::wait::Status;
 use crate::host::{last_error, ptrace};
 use crate::stub::PARK_CALL;
 use crate::task::Task;
@@ -63,6 +65,12 @@ pub(crate) struct Supervisor<'m> {
     pub(crate) stalled: Vec<i32>,
     /// Spaces whose processes were killed for lack of memory.
     pub(crate) dying: Vec<SpaceId>,
+    /// Held calls that wait for memory.
+    pub(crate) starved: Vec<HeldCall>,
+    /// Where calls are held; `None` if the host does not do that.
+    pub(crate) listener: Option<Listener>,
+    /// A child may have news.
+    pub(crate) ask_children: bool,
     pub(crate) pace: crate::pace::Pace,
     pub(crate) decoder: crate::access::Decoder,
 }
@@ -75,13 +83,10 @@ impl<'m> Supervisor<'m> {
                 self.kill_all();
                 self.end.get_or_insert(Status::Killed(signal, false));
             }
-            let next = match self.deferred.pop_front() {
-                Some(event) => Some(event),
-                None => wait::any()?,
-            };
-            match next {
-                Some((tid, status)) => self.event(tid, status),
-                None => self.pace.tick(&mut self.engine),
+            match self.next_event()? {
+                Event::Status(tid, status) => self.event(tid, status),
+                Event::Call(call) => self.held_call(call),
+                Event::Signal => self.pace.tick(&mut self.engine),
             }
         }
         Ok(())
@@ -211,6 +216,14 @@ impl<'m> Supervisor<'m> {
             Action::NativeExit => {
                 task.phase = Phase::Exit;
                 Resume::ToExit
+            }
+            Action::OpenOurs {
+                target,
+                flags,
+                args,
+            } => {
+                let action = abi::open_ours(&mut self.engine, task, target, flags, args);
+                self.act(task, action)
             }
             Action::OutOfMemory => {
                 task.regs = task.saved_args;

@@ -70,6 +70,30 @@ pub(super) fn stat(fd: &impl AsRawFd) -> Result<Stat> {
     })
 }
 
+/// fstat(2), as the host fills it in.
+pub(super) fn stat_bytes(fd: &impl AsRawFd) -> Result<Vec<u8>> {
+    let mut bytes = vec![0_u8; size_of::<libc::stat>()];
+    // SAFETY: the buffer is as long as a struct stat.
+    let result = unsafe { libc::fstat(fd.as_raw_fd(), bytes.as_mut_ptr().cast()) };
+    check(i64::from(result)).map(|_| bytes)
+}
+
+/// statx(2) of what is open, as the host fills it in.
+pub(super) fn statx_bytes(fd: &impl AsRawFd, flags: i32, mask: u32) -> Result<Vec<u8>> {
+    let mut bytes = vec![0_u8; size_of::<libc::statx>()];
+    let (fd, flags) = (fd.as_raw_fd(), flags | libc::AT_EMPTY_PATH);
+    // SAFETY: the path is a C string, and the buffer is as long as a struct statx.
+    let result = unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, bytes.as_mut_ptr().cast()) };
+    check(i64::from(result)).map(|_| bytes)
+}
+
+/// access(2) of what is open.
+pub(super) fn access(fd: &impl AsRawFd, mode: i32) -> Result<()> {
+    let path = c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes())?;
+    // SAFETY: the path is a C string.
+    check(i64::from(unsafe { libc::access(path.as_ptr(), mode) })).map(drop)
+}
+
 /// The magic number of the file system.
 pub(super) fn magic(fd: &impl AsRawFd) -> Result<i64> {
     let mut stat = MaybeUninit::<libc::statfs>::uninit();
@@ -175,7 +199,7 @@ pub(super) fn open_at(dir: Option<BorrowedFd<'_>>, path: &[u8], flags: i32) -> R
 }
 
 /// Opens what `fd` refers to anew, so that position, flags and locks are not shared with it.
-pub(super) fn reopen(fd: &impl AsRawFd, flags: i32) -> Result<OwnedFd> {
+pub(crate) fn reopen(fd: &impl AsRawFd, flags: i32) -> Result<OwnedFd> {
     open_at(
         None,
         format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes(),

@@ -46,6 +46,8 @@ mod user;
 
 pub use exec::{exec_image, first_image};
 pub use fd::raise_descriptor_limit;
+pub(crate) use fd::reopen;
+pub use paths::open_ours;
 pub use prefault::prefault_call;
 pub use store::HostStore;
 
@@ -57,6 +59,11 @@ use std::rc::Rc;
 /// Numbers of the system calls that the host may run without a stop: no pointers, no state of ours.
 pub fn free_calls() -> Vec<u32> {
     table::free_calls().collect()
+}
+
+/// Which calls the host may hold for us instead of stopping the task.
+pub fn held_calls() -> table::HeldCalls {
+    table::held_calls()
 }
 
 /// What a process runs.

@@ -10,7 +10,7 @@ use super::user::User;
 use super::{fd, procfs};
 use crate::engine::{Action, Engine};
 use crate::task::Task;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 type Result<T> = core::result::Result<T, i32>;
 
@@ -23,8 +23,16 @@ pub(super) fn read_path<'m>(engine: &Engine<'m>, task: &Task<'m>, at: u64) -> Re
     .read_path(at)
 }
 
-/// Lets the call run with argument `arg` naming our descriptor `target`.
-fn redirect<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>, arg: usize, target: RawFd) -> Action {
+/// Lets a stopped call that opens a file run with a path that names our descriptor `target`.
+pub fn open_ours<'m>(
+    engine: &mut Engine<'m>,
+    task: &mut Task<'m>,
+    target: RawFd,
+    flags: i32,
+    (arg, flags_arg): (usize, usize),
+) -> Action {
+    // The replacement is a link, and may be followed.
+    task.set_arg(flags_arg, (flags & !libc::O_NOFOLLOW) as u32 as u64);
     let path = format!("/proc/{}/fd/{target}\0", std::process::id()).into_bytes();
     let words: Vec<u64> = path
         .chunks(8)
@@ -72,11 +80,11 @@ pub(super) fn open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
         _ => None,
     };
     match target {
-        Some(target) => {
-            // The replacement is a link, and may be followed.
-            task.set_arg(flags_arg, (flags & !libc::O_NOFOLLOW) as u32 as u64);
-            redirect(engine, task, arg, target)
-        }
+        Some(target) => Action::OpenOurs {
+            target,
+            flags,
+            args: (arg, flags_arg),
+        },
         None => prefault_call(engine, task),
     }
 }
@@ -95,9 +103,31 @@ pub(super) fn examine<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Actio
         && let Some(node) = procfs::node(&path, task)
         && let Some(program) = procfs::program(engine, task, &node)
     {
-        return redirect(engine, task, arg, program.file.as_raw_fd());
+        return examine_program(engine, task, arg, &program.file);
     }
     prefault_call(engine, task)
+}
+
+/// Answers a question about a program's file, which the host would answer for the stub.
+fn examine_program<'m>(engine: &Engine<'m>, task: &Task<'m>, arg: usize, file: &OwnedFd) -> Action {
+    let (answer, to) = match task.nr() {
+        libc::SYS_stat | libc::SYS_lstat | libc::SYS_newfstatat => {
+            (fd::stat_bytes(file), task.arg(arg + 1))
+        }
+        libc::SYS_statx => (
+            fd::statx_bytes(file, task.arg(2) as i32, task.arg(3) as u32),
+            task.arg(4),
+        ),
+        _ => {
+            let mode = task.arg(arg + 1) as i32;
+            (fd::access(file, mode).map(|()| Vec::new()), 0)
+        }
+    };
+    Action::Return(match answer {
+        Ok(bytes) if bytes.is_empty() || engine.write_user(task, to, &bytes) => 0,
+        Ok(_) => -i64::from(libc::EFAULT),
+        Err(errno) => -i64::from(errno),
+    })
 }
 
 /// readlink and readlinkat.

@@ -124,6 +124,100 @@ pub fn free_calls() -> impl Iterator<Item = u32> {
         .map(|nr| nr as u32)
 }
 
+/// Calls that the host may hold for us instead of stopping the task, because they are either
+/// answered or let go just as they are.
+#[derive(Debug)]
+pub struct HeldCalls {
+    /// Always.
+    pub plain: Vec<u32>,
+    /// If the argument of this position is below [`HeldCalls::MAX_COUNT`]: a larger count may have to
+    /// be lowered.
+    pub counted: Vec<(u32, u8)>,
+    /// Unless the argument of this position has this bit.
+    pub unflagged: Vec<(u32, u8, u32)>,
+}
+
+impl HeldCalls {
+    /// Bytes that are prefaulted in one go, whatever the call.
+    pub const MAX_COUNT: u32 = 1 << 20;
+}
+
+/// Native calls that the engine answers all the same: tasks, signals, affinity.
+const ENGINES_OWN: [i64; 12] = [
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_sigaltstack,
+    libc::SYS_set_robust_list,
+    libc::SYS_set_tid_address,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_restart_syscall,
+];
+
+/// Emulated calls that are answered with a value or run just as they are.
+const EMULATED_IN_PLACE: [i64; 35] = [
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_preadv,
+    libc::SYS_pwritev,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_ftruncate,
+    libc::SYS_futex,
+    libc::SYS_fcntl,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_brk,
+    libc::SYS_madvise,
+    libc::SYS_msync,
+    libc::SYS_mincore,
+    libc::SYS_mlock,
+    libc::SYS_mlock2,
+    libc::SYS_munlock,
+    libc::SYS_mlockall,
+    libc::SYS_munlockall,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+];
+
+/// See [`HeldCalls`].
+pub fn held_calls() -> HeldCalls {
+    let native = (0..NR_CALLS as i64)
+        .filter(|nr| call(*nr as u64).how == How::Native && !ENGINES_OWN.contains(nr));
+    let (counted, plain): (Vec<i64>, Vec<i64>) = native
+        .chain(EMULATED_IN_PLACE)
+        .partition(|nr| call(*nr as u64).count.is_some());
+    let counted = counted
+        .into_iter()
+        .filter_map(|nr| Some((nr as u32, call(nr as u64).count?)));
+    HeldCalls {
+        plain: plain.into_iter().map(|nr| nr as u32).collect(),
+        counted: counted.collect(),
+        // What a truncation leaves is seen at the exit of the call.
+        unflagged: vec![
+            (libc::SYS_open as u32, 1, libc::O_TRUNC as u32),
+            (libc::SYS_openat as u32, 2, libc::O_TRUNC as u32),
+        ],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

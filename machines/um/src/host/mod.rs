@@ -2,6 +2,7 @@
 
 pub(crate) mod affinity;
 pub(crate) mod memory;
+pub(crate) mod notify;
 pub(crate) mod ptrace;
 pub(crate) mod seccomp;
 pub(crate) mod wait;

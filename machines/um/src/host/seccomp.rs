@@ -5,10 +5,12 @@
 //!   call in the free list    -> runs      (the host caches this verdict per number)
 //!   fcntl, command without pointer -> runs
 //!   caller is the stub       -> runs
+//!   calls that need no change of registers -> held, if there is a listener
 //!   everything else          -> PTRACE_EVENT_SECCOMP
 //! ```
 
 use super::check;
+use crate::abi::table::HeldCalls;
 use std::io;
 use std::ops::Range;
 
@@ -20,6 +22,9 @@ const ARCH: u32 = 4;
 const IP_LOW: u32 = 8;
 const IP_HIGH: u32 = 12;
 const ARG1_LOW: u32 = 24;
+const ARG0: u32 = 16;
+// libc has no name for it yet.
+const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 const MAX_INSNS: usize = 4096;
 
 fn load(offset: u32) -> libc::sock_filter {
@@ -58,7 +63,12 @@ fn at_least(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
 
 /// Builds the filter. `free` are numbers of calls that run without a stop, `fcntl` commands for
 /// which fcntl does, `stub` the addresses of code of ours (inside one 4 GiB block).
-pub(crate) fn program(free: &[u32], fcntl: &[u32], stub: Range<u64>) -> Vec<libc::sock_filter> {
+pub(crate) fn program(
+    free: &[u32],
+    fcntl: &[u32],
+    stub: Range<u64>,
+    held: Option<&HeldCalls>,
+) -> Vec<libc::sock_filter> {
     let allow = ret(libc::SECCOMP_RET_ALLOW);
     let trace = ret(libc::SECCOMP_RET_TRACE);
     let no_such_call = ret(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
@@ -102,31 +112,75 @@ pub(crate) fn program(free: &[u32], fcntl: &[u32], stub: Range<u64>) -> Vec<libc
         at_least(stub.start as u32, 0, 2),
         at_least(stub.end as u32, 1, 0),
         allow,
-        trace,
     ]);
+    if let Some(held) = held {
+        hold(&mut code, held);
+    }
+    code.push(trace);
     assert!(code.len() < MAX_INSNS, "filter too long");
     code
+}
+
+/// The rules for calls that are held.
+fn hold(code: &mut Vec<libc::sock_filter>, held: &HeldCalls) {
+    let notify = ret(libc::SECCOMP_RET_USER_NOTIF);
+    code.push(load(NR));
+    let mut plain = held.plain.clone();
+    plain.sort_unstable();
+    for run in plain.chunk_by(|a, b| a + 1 == *b) {
+        let (first, last) = (run[0], run[run.len() - 1]);
+        code.extend([
+            at_least(first, 0, 2),
+            jump(libc::BPF_JGT, last, 1, 0),
+            notify,
+        ]);
+    }
+    for (nr, arg) in &held.counted {
+        let low = ARG0 + u32::from(*arg) * 8;
+        code.extend([
+            equal(*nr, 0, 6),
+            load(low + 4),
+            equal(0, 0, 3),
+            load(low),
+            at_least(HeldCalls::MAX_COUNT, 1, 0),
+            notify,
+            load(NR),
+        ]);
+    }
+    for (nr, arg, bit) in &held.unflagged {
+        code.extend([
+            equal(*nr, 0, 4),
+            load(ARG0 + u32::from(*arg) * 8),
+            jump(libc::BPF_JSET, *bit, 1, 0),
+            notify,
+            load(NR),
+        ]);
+    }
 }
 
 /// Puts the calling thread, and all it will ever start, under the filter. Only async-signal-safe
 /// calls are made: this runs between fork and exec.
 pub(crate) fn install(code: &[libc::sock_filter]) -> io::Result<()> {
+    set(code, 0)
+}
+
+/// As [`install`], for a filter that holds calls: a listener is opened in this process.
+pub(crate) fn install_with_listener(code: &[libc::sock_filter]) -> io::Result<()> {
+    set(
+        code,
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV,
+    )
+}
+
+fn set(code: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: code.len() as u16,
         filter: code.as_ptr().cast_mut(),
     };
-    let set = || {
-        // SAFETY: `program` and the code it points at outlive the call.
-        unsafe {
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                0,
-                &program,
-            )
-        }
-    };
-    if set() == 0 {
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: `program` and the code it points at outlive the call.
+    let set = || unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &program) };
+    if set() >= 0 {
         return Ok(());
     }
     // Without privilege a filter needs the promise that exec never gains any.

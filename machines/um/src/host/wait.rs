@@ -54,6 +54,14 @@ pub(crate) fn any() -> io::Result<Option<(i32, Status)>> {
     }
 }
 
+/// News of any task, if there is any at this moment.
+///
+/// # Errors
+/// ECHILD when no task is left.
+pub(crate) fn any_now() -> io::Result<Option<(i32, Status)>> {
+    wait(-1, libc::WNOHANG)
+}
+
 /// Waits for news of one task.
 pub(crate) fn one(tid: i32) -> io::Result<Status> {
     loop {
