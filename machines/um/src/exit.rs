@@ -63,7 +63,10 @@ impl<'m> Supervisor<'m> {
         abi::exited(&mut self.engine, task.tid, state);
         self.stalled.retain(|tid| *tid != task.tid);
         self.pace.forget(task.tid);
+        let tid = task.tid;
         self.leave_space(task);
+        // Its zombies were inherited, and reaped, by the supervisor.
+        self.zombies.retain(|(parent, _)| *parent != tid);
     }
 
     /// Drops a task and its part in its space.

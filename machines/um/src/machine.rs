@@ -158,6 +158,16 @@ impl UmMachine {
         spaces.insert(child.0, copy);
     }
 
+    /// The space that process `pid` works for.
+    pub(crate) fn served_by(&self, pid: i32) -> Option<SpaceId> {
+        let spaces = self.spaces.borrow();
+        let mine = |s: &Space| s.service.is_some_and(|service| service.pid == pid);
+        spaces
+            .iter()
+            .find(|(_, s)| mine(s))
+            .map(|(id, _)| SpaceId(*id))
+    }
+
     /// Forgets a space that no task uses; tells who worked there.
     pub(crate) fn detach(&self, space: SpaceId) -> Option<Service> {
         let service = self.spaces.borrow_mut().remove(&space.0)?.service?;

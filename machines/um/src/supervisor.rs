@@ -98,11 +98,7 @@ impl<'m> Supervisor<'m> {
             return self.event_exec(tid);
         }
         let Some(mut task) = self.engine.tasks.remove(&tid) else {
-            // A task whose creation is still to be reported, a service, or an orphan's end.
-            if matches!(status, Status::Event(..)) {
-                self.early.insert(tid, status);
-            }
-            return;
+            return self.stranger(tid, status);
         };
         if let Status::Exited(_) | Status::Killed(..) = status {
             return self.ended(task, status);
@@ -110,6 +106,24 @@ impl<'m> Supervisor<'m> {
         self.note_stop(&mut task);
         let resume = self.stop(&mut task, status);
         self.go_on(task, resume);
+    }
+
+    /// News of a task that is not in the table: its creation is still to be reported, or it is a
+    /// service, or the end of an orphan.
+    fn stranger(&mut self, tid: i32, status: Status) {
+        let machine = self.engine.machine;
+        match (status, machine.served_by(tid)) {
+            (Status::Exited(_) | Status::Killed(..), Some(space)) => {
+                // Without it nothing can be installed: its guests cannot go on.
+                for task in self.engine.tasks.values().filter(|t| t.space == space) {
+                    kill(task.tgid, libc::SIGKILL);
+                }
+            }
+            (Status::Exited(_) | Status::Killed(..), None) => {}
+            // A service only ever sleeps or works, whatever signals it is sent.
+            (_, Some(_)) => drop(ptrace::cont(tid, 0)),
+            (_, None) => drop(self.early.insert(tid, status)),
+        }
     }
 
     pub(crate) fn note_stop(&mut self, task: &mut Task<'m>) {

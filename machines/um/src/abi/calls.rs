@@ -1,7 +1,7 @@
 //! From a call's number to what answers it.
 
 use super::table::{self, How};
-use super::{files, memory, paths, prefault, procfs, special, transfer};
+use super::{changes, files, memory, paths, prefault, procfs, special, transfer};
 use crate::engine::{Action, Engine};
 use crate::task::Task;
 use vellum_types::FileId;
@@ -59,14 +59,14 @@ pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action 
         | libc::SYS_writev
         | libc::SYS_pwritev
         | libc::SYS_pwritev2 => transfer::write(engine, task),
-        libc::SYS_sendfile => special::send_file(engine, task),
-        libc::SYS_copy_file_range => special::copy_range(engine, task),
-        libc::SYS_splice => special::splice(engine, task),
-        libc::SYS_ftruncate => special::truncate_open(engine, task),
-        libc::SYS_truncate => special::truncate(engine, task),
-        libc::SYS_fallocate => special::allocate(engine, task),
+        libc::SYS_sendfile => changes::send_file(engine, task),
+        libc::SYS_copy_file_range => changes::copy_range(engine, task),
+        libc::SYS_splice => changes::splice(engine, task),
+        libc::SYS_ftruncate => changes::truncate_open(engine, task),
+        libc::SYS_truncate => changes::truncate(engine, task),
+        libc::SYS_fallocate => changes::allocate(engine, task),
         libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => {
-            special::sync(engine, task)
+            changes::sync(engine, task)
         }
         libc::SYS_sync | libc::SYS_syncfs => {
             // Errors are told to those who sync the file itself.

@@ -29,6 +29,7 @@
 
 mod auxv;
 mod calls;
+mod changes;
 mod elf;
 mod exec;
 mod fd;
