@@ -63,6 +63,7 @@ pub mod native;
 mod parse;
 mod run;
 mod scenario;
+mod words;
 
 pub use call::{
     COUNT_PATTERN, Call, Executor, MAX_FILES, MAX_PROCS, Op, READ_ONLY_FILE, Reply, pattern_byte,

@@ -47,7 +47,10 @@
 #![warn(missing_docs)]
 
 mod config;
+mod cpu;
 mod failure;
+mod files;
+mod hooks;
 mod host;
 mod machine;
 mod mmu;
@@ -58,9 +61,10 @@ mod store;
 mod tlb;
 
 pub use config::{FlushMode, Refill, SimConfig};
+pub use cpu::Cpu;
 pub use failure::Failure;
 pub use host::{SimHost, Trouble};
-pub use machine::{Cpu, MmuStats, PageFault, SimMachine};
+pub use machine::{MmuStats, PageFault, SimMachine};
 pub use rng::Rng;
 pub use scenario::SimExecutor;
 pub use store::{Injection, SimStore, StoreOp};

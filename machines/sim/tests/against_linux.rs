@@ -253,8 +253,8 @@ mod linux {
             rng: Rng::new(seed),
             live: vec![0],
             started: 1,
-            read_only: seed % 3 == 0,
-            locks: seed % 2 == 0,
+            read_only: seed.is_multiple_of(3),
+            locks: seed.is_multiple_of(2),
         };
         let mut all = prologue();
         all.extend((0..steps).map(|_| generator.next()));
@@ -264,7 +264,7 @@ mod linux {
     /// Plays events on both; the first difference, if there is one.
     fn difference(events: &[Event], seed: u64) -> Option<(usize, String)> {
         let config = SimConfig::with_ram(16 << 20).cpus(2).tlb(16);
-        let machine = SimMachine::new(config.access_dirty(seed % 2 == 0));
+        let machine = SimMachine::new(config.access_dirty(seed.is_multiple_of(2)));
         let store = SimStore::new();
         let host = SimHost::boot(&machine, &store, seed).expect("a boot");
         let mut sim = SimExecutor::start(host).expect("a process");
