@@ -1,6 +1,6 @@
 //! Calls that copy between files or change their size.
 
-use super::calls::AtExit;
+use super::calls::{AtExit, fail};
 use super::fd;
 use super::files::{self, Regular};
 use super::prefault::prefault_call;
@@ -11,10 +11,6 @@ use std::os::fd::OwnedFd;
 /// The most that one call copies between files: the machine stands still meanwhile, and callers
 /// must expect less than they asked for.
 const MAX_COPY: u64 = 64 << 20;
-
-fn fail(errno: i32) -> Action {
-    Action::Return(-i64::from(errno))
-}
 
 fn give(result: Result<u64, i32>) -> Action {
     match result {
@@ -206,4 +202,3 @@ pub(super) fn sync<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     }
     Action::Native
 }
-

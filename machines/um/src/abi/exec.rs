@@ -50,6 +50,13 @@ impl<'m> Place<'_, 'm> {
             Self::Own => fd::open_at(None, path, libc::O_PATH),
         }
     }
+    /// RLIMIT_AS.
+    fn address_space(&self) -> u64 {
+        match self {
+            Self::Task(task) => task.mm.limits().address_space,
+            Self::Own => u64::MAX,
+        }
+    }
     /// The process whose limits count.
     fn pid(&self) -> i32 {
         match self {
@@ -79,7 +86,7 @@ pub fn exec_image<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Result<Im
     let arguments = strings(engine, task, task.arg(first + 1))?;
     let environment = strings(engine, task, task.arg(first + 2))?;
     let (file, name) = if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
-        let file = engine.abi.descriptors.get(task.tgid, dir)?;
+        let file = engine.abi.descriptors.get(task.tgid, task.tid, dir)?;
         (
             fd::reopen(&file, libc::O_PATH)?,
             format!("/dev/fd/{dir}").into_bytes(),
@@ -281,7 +288,7 @@ fn build<'m>(
         }
         None => None,
     };
-    let limits = memory::limits(place.pid());
+    let limits = memory::limits(place.pid(), place.address_space());
     let room = (limits.stack / 4).clamp(MAX_STRINGS.0, MAX_STRINGS.1);
     if auxv::size(&name, &request.arguments, &request.environment) > room {
         return Err(libc::E2BIG);

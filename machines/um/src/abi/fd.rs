@@ -290,6 +290,9 @@ pub fn raise_descriptor_limit() -> Result<libc::rlimit> {
     Ok(old)
 }
 
+/// Of Linux 6.9: a thread that is not the leader.
+const PIDFD_THREAD: i32 = libc::O_EXCL;
+
 /// Descriptors of other processes.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
@@ -297,14 +300,28 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// A duplicate of descriptor `fd` of process `tgid`: same open file description.
+    /// A duplicate of descriptor `fd` of thread `tid` of process `tgid`: same open file
+    /// description.
     ///
     /// # Errors
     /// EBADF if it has none.
-    pub(super) fn get(&mut self, tgid: i32, fd: i32) -> Result<OwnedFd> {
+    pub(super) fn get(&mut self, tgid: i32, tid: i32, fd: i32) -> Result<OwnedFd> {
         if fd < 0 {
             return Err(libc::EBADF);
         }
+        match self.get_from_leader(tgid, fd) {
+            // The leader may have ended, or have a table of its own.
+            Err(libc::EBADF | libc::ESRCH) if tid != tgid => {
+                // SAFETY: takes no pointer.
+                let thread =
+                    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, PIDFD_THREAD) });
+                get_from(&thread.map_err(|_| libc::EBADF)?, fd)
+            }
+            result => result,
+        }
+    }
+
+    fn get_from_leader(&mut self, tgid: i32, fd: i32) -> Result<OwnedFd> {
         if let Some(process) = self.processes.get(&tgid) {
             match get_from(process, fd) {
                 // The id was given to a new process.
@@ -339,7 +356,7 @@ mod tests {
         let mut descriptors = Descriptors::default();
         let file = memory_file("x", b"hello").unwrap();
         let pid = std::process::id() as i32;
-        let twin = descriptors.get(pid, file.as_raw_fd()).unwrap();
+        let twin = descriptors.get(pid, pid, file.as_raw_fd()).unwrap();
         assert_eq!(stat(&file), stat(&twin));
         assert_eq!(seek(&twin, 3, libc::SEEK_SET), Ok(3));
         assert_eq!(
@@ -347,8 +364,8 @@ mod tests {
             Ok(3),
             "one open file description"
         );
-        assert_eq!(descriptors.get(pid, 1 << 20).err(), Some(libc::EBADF));
-        assert_eq!(descriptors.get(pid, -1).err(), Some(libc::EBADF));
+        assert_eq!(descriptors.get(pid, pid, 1 << 20).err(), Some(libc::EBADF));
+        assert_eq!(descriptors.get(pid, pid, -1).err(), Some(libc::EBADF));
         let anew = reopen(&file, libc::O_RDONLY).unwrap();
         assert_eq!(seek(&anew, 0, libc::SEEK_CUR), Ok(0));
     }

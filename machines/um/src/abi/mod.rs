@@ -37,6 +37,7 @@ mod files;
 mod image;
 mod memory;
 mod paths;
+mod peer;
 mod prefault;
 mod procfs;
 mod special;
@@ -80,6 +81,8 @@ pub struct ImageState {
 pub struct TaskState {
     /// What it runs; `None` only before the first exec.
     program: Option<Rc<Program>>,
+    /// The hard limit of RLIMIT_AS, if one was set.
+    address_space_max: Option<u64>,
     /// Memory ran out while the present call's buffers were faulted in.
     pub(crate) starved: bool,
     /// A call that the host may resume by restart_syscall.
@@ -136,6 +139,7 @@ pub fn syscall_exit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) {
 pub fn forked(parent: &TaskState, _flags: u64) -> TaskState {
     TaskState {
         program: parent.program.clone(),
+        address_space_max: parent.address_space_max,
         ..TaskState::default()
     }
 }
@@ -144,6 +148,7 @@ pub fn forked(parent: &TaskState, _flags: u64) -> TaskState {
 pub fn execed<'m>(_engine: &mut Engine<'m>, task: &mut Task<'m>, image: ImageState) {
     task.abi = TaskState {
         program: Some(image.program),
+        address_space_max: task.abi.address_space_max,
         ..TaskState::default()
     };
 }

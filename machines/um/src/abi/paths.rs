@@ -172,7 +172,7 @@ pub(super) fn resolve_path<'m>(
             libc::O_PATH,
         )?
     } else {
-        engine.abi.descriptors.get(task.tgid, dir)?
+        engine.abi.descriptors.get(task.tgid, task.tid, dir)?
     };
     fd::open_at(Some(base.as_fd()), &path, flags)
 }

@@ -5,6 +5,7 @@
 
 use super::Program;
 use super::fd::{self, Stat};
+use super::user::User;
 use crate::engine::{Action, Engine};
 use crate::facade::{MmRef, proc};
 use crate::task::Task;
@@ -49,6 +50,7 @@ const OF_PROCESS: &[&str] = &[
     "pagemap",
     "cmdline",
     "environ",
+    "auxv",
 ];
 
 /// What `path` names, if it is one of ours or a process's `exe`.
@@ -183,10 +185,36 @@ fn of_process<'m>(engine: &Engine<'m>, mm: &MmRef<'m>, pid: i32, name: &str) -> 
                 .ok()
                 .map(|()| bytes);
         }
+        "auxv" => return auxiliary_vector(engine, mm),
         "pagemap" => {}
         _ => return None,
     }
     Some(text.into_bytes())
+}
+
+/// The vector behind the arguments and the environment on the initial stack.
+fn auxiliary_vector<'m>(engine: &Engine<'m>, mm: &MmRef<'m>) -> Option<Vec<u8>> {
+    let user = User {
+        system: &engine.sys,
+        mm,
+    };
+    let start = mm.layout().start_stack;
+    let mut at = start.checked_add(8 * (user.read_u64(start).ok()?.min(1 << 20) + 2))?;
+    while user.read_u64(at).ok()? != 0 {
+        at += 8;
+    }
+    let mut vector = Vec::new();
+    for _ in 0..64 {
+        at += 8;
+        let (key, value) = (user.read_u64(at).ok()?, user.read_u64(at + 8).ok()?);
+        vector.extend(key.to_le_bytes());
+        vector.extend(value.to_le_bytes());
+        if key == libc::AT_NULL {
+            break;
+        }
+        at += 8;
+    }
+    Some(vector)
 }
 
 /// The host's status of the process with the core's lines about memory.

@@ -1,13 +1,11 @@
 //! Calls whose pointers depend on their other arguments.
 
-use super::calls::AtExit;
-use super::fd;
-use super::files::{self, Regular};
+use super::calls::{AtExit, fail};
+use super::memory;
 use super::prefault::{self, prefault_call, prefault_either, prefault_guess};
 use super::user::word_at;
 use crate::engine::{Action, Engine};
 use crate::task::Task;
-use std::os::fd::OwnedFd;
 use vellum_types::Access::{self, Read, Write};
 
 pub(super) const SYS_FUTEX_WAITV: i64 = 449;
@@ -15,9 +13,7 @@ pub(super) const SYS_FUTEX_WAKE: i64 = 454;
 pub(super) const SYS_FUTEX_WAIT: i64 = 455;
 pub(super) const SYS_FUTEX_REQUEUE: i64 = 456;
 
-fn fail(errno: i32) -> Action {
-    Action::Return(-i64::from(errno))
-}
+const ADDR_NO_RANDOMIZE: u32 = libc::ADDR_NO_RANDOMIZE as u32;
 
 /// Calls with pointers that no row can describe.
 pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
@@ -38,7 +34,9 @@ pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
         }
         libc::SYS_prctl => process_control(engine, task),
         libc::SYS_arch_prctl => arch_control(engine, task),
-        libc::SYS_setrlimit | libc::SYS_prlimit64 => resource_limit(engine, task),
+        libc::SYS_setrlimit | libc::SYS_getrlimit | libc::SYS_prlimit64 => {
+            resource_limit(engine, task)
+        }
         libc::SYS_seccomp => {
             // SECCOMP_SET_MODE_FILTER
             if task.arg(0) == 1 {
@@ -50,8 +48,8 @@ pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
         }
         libc::SYS_setsockopt => socket_option(engine, task),
         libc::SYS_personality => match task.arg(0) as u32 {
-            // A query, or what it is already.
-            u32::MAX | 0 => Action::Return(0),
+            // A query, or what it is already: addresses are not randomised here.
+            u32::MAX | 0 | ADDR_NO_RANDOMIZE => Action::Return(0),
             _ => fail(libc::EPERM),
         },
         libc::SYS_memfd_create => {
@@ -264,26 +262,71 @@ fn arch_control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
 }
 
 fn resource_limit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    let (pid, resource, new) = if task.nr() == libc::SYS_setrlimit {
-        (0, task.arg(0), task.arg(1))
-    } else {
-        (task.arg(0) as i32, task.arg(1), task.arg(2))
+    let (pid, resource, new, old) = match task.nr() {
+        libc::SYS_setrlimit => (0, task.arg(0), task.arg(1), 0),
+        libc::SYS_getrlimit => (0, task.arg(0), 0, task.arg(1)),
+        _ => (task.arg(0) as i32, task.arg(1), task.arg(2), task.arg(3)),
     };
+    let resource = resource as libc::__rlimit_resource_t;
+    let own = pid == 0 || pid == task.tgid || pid == task.tid;
+    if resource == libc::RLIMIT_AS && own {
+        return match address_space_limit(engine, task, new, old) {
+            Ok(()) => Action::Return(0),
+            Err(errno) => fail(errno),
+        };
+    }
     let action = prefault_call(engine, task);
     if new == 0 {
         return action;
     }
-    match resource as libc::__rlimit_resource_t {
+    match resource {
         libc::RLIMIT_FSIZE => {
             engine.abi.file_size_limited = true;
             action
         }
-        libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_STACK | libc::RLIMIT_MEMLOCK => {
-            task.abi.at_exit = AtExit::Limits(if pid == 0 { task.tgid } else { pid });
+        libc::RLIMIT_DATA | libc::RLIMIT_STACK | libc::RLIMIT_MEMLOCK => {
+            task.abi.at_exit = AtExit::Limits(if own { task.tgid } else { pid });
             Action::NativeExit
         }
         _ => action,
     }
+}
+
+/// RLIMIT_AS is the core's alone: the host would count what is mapped into its own address space,
+/// which is not the program's.
+fn address_space_limit<'m>(
+    engine: &Engine<'m>,
+    task: &mut Task<'m>,
+    new: u64,
+    old: u64,
+) -> Result<(), i32> {
+    let mut limits = task.mm.limits();
+    let maximum = task.abi.address_space_max.unwrap_or(u64::MAX);
+    let wanted = match new {
+        0 => None,
+        at => {
+            let bytes = engine.read_user::<16>(task, at).ok_or(libc::EFAULT)?;
+            Some((word_at(&bytes, 0), word_at(&bytes, 8)))
+        }
+    };
+    if let Some((present, most)) = wanted {
+        if present > most {
+            return Err(libc::EINVAL);
+        }
+        if most > maximum && !memory::is_privileged() {
+            return Err(libc::EPERM);
+        }
+    }
+    let before = [limits.address_space.to_le_bytes(), maximum.to_le_bytes()].concat();
+    if old != 0 && !engine.write_user(task, old, &before) {
+        return Err(libc::EFAULT);
+    }
+    if let Some((present, most)) = wanted {
+        limits.address_space = present;
+        task.mm.set_limits(limits);
+        task.abi.address_space_max = Some(most);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
