@@ -43,6 +43,17 @@ pub struct Exit {
     pub signal: Option<i32>,
 }
 
+/// What the host was asked to do to address spaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostWork {
+    /// Batches of calls.
+    pub batches: u64,
+    /// Calls in them: mmap, munmap, mprotect.
+    pub calls: u64,
+    /// Calls that failed; what they would have installed came by later faults.
+    pub failures: u64,
+}
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct RunOutcome {
@@ -54,6 +65,8 @@ pub struct RunOutcome {
     pub leaks: Leaks,
     /// System calls that were refused or not known: name, how often.
     pub refused_syscalls: Vec<(String, u64)>,
+    /// The machine's work on the host.
+    pub host: HostWork,
     /// Wall time from the first instruction to the end, in nanoseconds.
     pub elapsed_ns: u64,
 }
@@ -195,9 +208,11 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     supervisor.run()?;
     let elapsed_ns = started.elapsed().as_nanos() as u64;
     let Supervisor { engine, end, .. } = supervisor;
-    if std::env::var_os("VELLUM_UM_STATS").is_some() {
-        eprintln!("{:?}", machine.stats);
-    }
+    let host = HostWork {
+        batches: machine.stats.batches.get(),
+        calls: machine.stats.calls.get(),
+        failures: machine.stats.failures.get(),
+    };
     let Engine { sys, abi, .. } = engine;
     let refused_syscalls = abi
         .odd_calls()
@@ -241,6 +256,7 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
         report,
         leaks,
         refused_syscalls,
+        host,
         elapsed_ns,
     })
 }
