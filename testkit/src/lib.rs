@@ -61,6 +61,7 @@ mod expr;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod native;
 mod parse;
+mod record;
 mod run;
 mod scenario;
 mod words;
@@ -70,5 +71,6 @@ pub use call::{
 };
 pub use expr::{Expr, Vars};
 pub use parse::ParseError;
+pub use record::{proc_name, record};
 pub use run::{Ending, Mismatch, Shortage, run};
 pub use scenario::{Action, Scenario, Statement, Want};
