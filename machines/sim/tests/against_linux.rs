@@ -344,9 +344,6 @@ mod linux {
             let same = match (call.op, &ours, &theirs) {
                 // A process id there.
                 (Op::Fork, Reply::Done(_), Reply::Done(_)) => true,
-                // A fetch from memory that is not executable reads the page in first on x86, and
-                // may fail at that.
-                (Op::Exec, Reply::Signal { .. }, Reply::Signal { .. }) => true,
                 _ => ours == theirs,
             };
             if !same {

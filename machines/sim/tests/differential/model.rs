@@ -200,7 +200,11 @@ impl Space {
     pub(crate) fn exec(&self, number: u64) -> Outcome {
         match self.pages.get(&number) {
             None => Outcome::MapErr,
-            Some(page) if page.prot & EXEC == 0 => Outcome::AccErr,
+            Some(page) if page.prot == 0 => Outcome::AccErr,
+            // The page is read in before the fetch is refused.
+            Some(page) if page.prot & EXEC == 0 && self.value(page, 0) != Outcome::Bus => {
+                Outcome::AccErr
+            }
             Some(page) => self.value(page, 0),
         }
     }
