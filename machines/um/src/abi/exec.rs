@@ -37,7 +37,7 @@ struct Request {
 /// Where names are looked up.
 enum Place<'a, 'm> {
     /// As the task would: its root, its directory, its `/proc/self`.
-    Task(&'a Task<'m>),
+    Task(&'a Task<'m>, Ids),
     /// As the supervisor would.
     Own,
 }
@@ -45,7 +45,11 @@ enum Place<'a, 'm> {
 impl<'m> Place<'_, 'm> {
     fn open(&self, engine: &mut Engine<'m>, dir: i32, path: &[u8]) -> Result<OwnedFd> {
         match self {
-            Self::Task(task) => paths::resolve_path(engine, task, dir, path, libc::O_PATH),
+            Self::Task(task, ids) => {
+                let located = paths::locate(engine, task, dir, path)?;
+                let _as_user = ids.assume();
+                located.open(libc::O_PATH)
+            }
             Self::Own if path.is_empty() => Err(libc::ENOENT),
             Self::Own => fd::open_at(None, path, libc::O_PATH),
         }
@@ -53,14 +57,14 @@ impl<'m> Place<'_, 'm> {
     /// RLIMIT_AS.
     fn address_space(&self) -> u64 {
         match self {
-            Self::Task(task) => task.mm.limits().address_space,
+            Self::Task(task, _) => task.mm.limits().address_space,
             Self::Own => u64::MAX,
         }
     }
     /// The process whose limits count.
     fn pid(&self) -> i32 {
         match self {
-            Self::Task(task) => task.tgid,
+            Self::Task(task, _) => task.tgid,
             Self::Own => 0,
         }
     }
@@ -82,6 +86,7 @@ pub fn exec_image<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Result<Im
     if flags & !(libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW) != 0 {
         return Err(libc::EINVAL);
     }
+    let ids = ids(task.tid)?;
     let path = paths::read_path(engine, task, task.arg(first))?;
     let arguments = strings(engine, task, task.arg(first + 1))?;
     let environment = strings(engine, task, task.arg(first + 2))?;
@@ -94,7 +99,11 @@ pub fn exec_image<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Result<Im
     } else {
         let nofollow = flags & libc::AT_SYMLINK_NOFOLLOW != 0;
         let follow = if nofollow { libc::O_NOFOLLOW } else { 0 };
-        let file = paths::resolve_path(engine, task, dir, &path, libc::O_PATH | follow)?;
+        let located = paths::locate(engine, task, dir, &path)?;
+        let file = {
+            let _as_user = ids.assume();
+            located.open(libc::O_PATH | follow)?
+        };
         if fd::stat(&file)?.mode & libc::S_IFMT == libc::S_IFLNK {
             return Err(libc::ELOOP);
         }
@@ -105,10 +114,9 @@ pub fn exec_image<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Result<Im
         };
         (file, name)
     };
-    let ids = ids(task.tid)?;
     build(
         engine,
-        &Place::Task(task),
+        &Place::Task(task, ids),
         file,
         Request {
             name,
@@ -180,8 +188,22 @@ fn strings<'m>(engine: &Engine<'m>, task: &Task<'m>, at: u64) -> Result<Vec<Vec<
     }
 }
 
-/// User and group ids of a thread: real, effective.
-fn ids(tid: i32) -> Result<[[u64; 2]; 2]> {
+/// User and group ids: real, effective.
+#[derive(Clone, Copy, Debug)]
+struct Ids {
+    user: [u64; 2],
+    group: [u64; 2],
+}
+
+impl Ids {
+    /// Looks files up with the effective ones for a while.
+    fn assume(&self) -> fd::AsUser {
+        fd::AsUser::new(self.user[1] as u32, self.group[1] as u32)
+    }
+}
+
+/// The ids of a thread.
+fn ids(tid: i32) -> Result<Ids> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| libc::ESRCH)?;
     let line = |key: &str| {
         let mut numbers = status
@@ -192,16 +214,26 @@ fn ids(tid: i32) -> Result<[[u64; 2]; 2]> {
             .map(|number| number.parse().unwrap_or(0));
         [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)]
     };
-    Ok([line("Uid:"), line("Gid:")])
+    Ok(Ids {
+        user: line("Uid:"),
+        group: line("Gid:"),
+    })
 }
 
 /// A file that may be executed, for reading through the page cache.
-fn executable<'m>(engine: &Engine<'m>, file: &OwnedFd) -> Result<crate::facade::MappingRef<'m>> {
+fn executable<'m>(
+    engine: &Engine<'m>,
+    file: &OwnedFd,
+    ids: Ids,
+) -> Result<crate::facade::MappingRef<'m>> {
     let stat = fd::stat(file)?;
     if !stat.is_regular() || fd::is_noexec(file)? {
         return Err(libc::EACCES);
     }
-    fd::may_execute(file)?;
+    {
+        let _as_user = ids.assume();
+        fd::may_execute(file)?;
+    }
     let readable = fd::reopen(file, libc::O_RDONLY)?;
     let flags = libc::O_RDONLY;
     files::mapping(
@@ -248,7 +280,7 @@ fn build<'m>(
     place: &Place<'_, 'm>,
     mut file: OwnedFd,
     mut request: Request,
-    ids: [[u64; 2]; 2],
+    ids: Ids,
 ) -> Result<Image<'m>> {
     if request.arguments.is_empty() {
         // Since 5.18: no program starts without a name.
@@ -258,7 +290,7 @@ fn build<'m>(
     let mut script_name = name.clone();
     let mut depth = 0;
     let mapping = loop {
-        let mapping = executable(engine, &file)?;
+        let mapping = executable(engine, &file, ids)?;
         let start = read(engine, &mapping, 0, START)?;
         if !start.starts_with(b"#!") {
             break mapping;
@@ -282,7 +314,7 @@ fn build<'m>(
             let name = read(engine, &program.mapping, offset, len as usize)?;
             let name = name.strip_suffix(b"\0").ok_or(libc::ENOEXEC)?;
             let file = place.open(engine, libc::AT_FDCWD, name)?;
-            let mapping = executable(engine, &file)?;
+            let mapping = executable(engine, &file, ids)?;
             // A bad interpreter is ELIBBAD, as a bad library.
             Some(object(engine, mapping).map_err(|_| libc::ELIBBAD)?)
         }
@@ -339,7 +371,7 @@ fn fill<'m>(
     program: &Object<'m>,
     interpreter: Option<&Object<'m>>,
     request: &Request,
-    ids: [[u64; 2]; 2],
+    ids: Ids,
     stack_limit: u64,
 ) -> Result<(u64, u64, VirtAddr)> {
     let mut layout = MmLayout {
@@ -370,8 +402,8 @@ fn fill<'m>(
         header_count: u64::from(program.header.count),
         base: base.map_or(0, |base| base.bias),
         entry: loaded.entry,
-        user: ids[0],
-        group: ids[1],
+        user: ids.user,
+        group: ids.group,
         hwcap: host_fact(libc::AT_HWCAP),
         hwcap2: host_fact(libc::AT_HWCAP2),
         signal_stack: host_fact(libc::AT_MINSIGSTKSZ),
@@ -436,6 +468,6 @@ mod tests {
     fn ids_of_ourselves() {
         // SAFETY: takes no pointer.
         let uid = u64::from(unsafe { libc::getuid() });
-        assert_eq!(ids(std::process::id() as i32).unwrap()[0][0], uid);
+        assert_eq!(ids(std::process::id() as i32).unwrap().user[0], uid);
     }
 }

@@ -228,6 +228,46 @@ pub(super) fn memory_file(name: &str, content: &[u8]) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// While it lives, this thread looks files up with these ids: execve of a program that has given up
+/// being what it was started as.
+#[derive(Debug)]
+pub(super) struct AsUser {
+    back: Option<[u32; 2]>,
+}
+
+impl AsUser {
+    /// Takes effective ids.
+    pub(super) fn new(user: u32, group: u32) -> Self {
+        // SAFETY: takes no pointer.
+        let own_user = unsafe { libc::geteuid() };
+        // SAFETY: takes no pointer.
+        let own_group = unsafe { libc::getegid() };
+        if (user, group) == (own_user, own_group) {
+            return Self { back: None };
+        }
+        set_file_ids(user, group);
+        Self {
+            back: Some([own_user, own_group]),
+        }
+    }
+}
+
+impl Drop for AsUser {
+    fn drop(&mut self) {
+        if let Some([user, group]) = self.back {
+            set_file_ids(user, group);
+        }
+    }
+}
+
+/// setfsuid(2) and setfsgid(2), which never fail visibly: then they change nothing.
+fn set_file_ids(user: u32, group: u32) {
+    // SAFETY: takes no pointer.
+    unsafe { libc::setfsgid(group) };
+    // SAFETY: takes no pointer.
+    unsafe { libc::setfsuid(user) };
+}
+
 /// copy_file_range(2) between our descriptors, at their own positions where an offset is `None`.
 pub(super) fn copy_range(
     from: &impl AsRawFd,
