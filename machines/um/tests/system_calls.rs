@@ -83,7 +83,7 @@ impl Map {
     fn get(&self, at: usize, len: usize) -> Vec<u8> {
         assert!(at + len <= self.len);
         // SAFETY: inside the mapping; other owners of the file are quiet.
-        unsafe { std::slice::from_raw_parts(self.at.add(at), len) }.to_vec()
+        unsafe { std::slice::from_raw_parts(self.at.wrapping_add(at), len) }.to_vec()
     }
     fn put(&self, at: usize, bytes: &[u8]) {
         assert!(at + bytes.len() <= self.len);
@@ -205,7 +205,7 @@ fn bad_buffers_give_efault_or_less() {
 
         let pages = Map::new(&file, 8192);
         // SAFETY: the second page of our own mapping, which is not used again.
-        unsafe { libc::munmap(pages.at.add(4096).cast(), 4096) };
+        unsafe { libc::munmap(pages.at.wrapping_add(4096).cast(), 4096) };
         let edge = pages.at.wrapping_add(4000).cast();
         // SAFETY: the kernel stops at the end of the first page.
         assert_eq!(unsafe { libc::pread(fd, edge, 500, 0) }, 96);

@@ -1,10 +1,11 @@
 //! execve(2) and execveat(2), up to the point where the host takes part.
 
 use super::auxv::{self, Facts};
-use super::elf::{self, HEADER, PROGRAM_HEADER};
+use super::elf;
 use super::image::{self, Object};
+use super::program::{Ids, executable, ids, object, read};
 use super::user::User;
-use super::{ImageState, Program, fd, files, memory, paths};
+use super::{ImageState, Program, fd, memory, paths};
 use crate::engine::{Engine, Image};
 use crate::facade::{MmLayout, MmRef};
 use crate::task::Task;
@@ -186,92 +187,6 @@ fn strings<'m>(engine: &Engine<'m>, task: &Task<'m>, at: u64) -> Result<Vec<Vec<
         }
         list.push(string);
     }
-}
-
-/// User and group ids: real, effective.
-#[derive(Clone, Copy, Debug)]
-struct Ids {
-    user: [u64; 2],
-    group: [u64; 2],
-}
-
-impl Ids {
-    /// Looks files up with the effective ones for a while.
-    fn assume(&self) -> fd::AsUser {
-        fd::AsUser::new(self.user[1] as u32, self.group[1] as u32)
-    }
-}
-
-/// The ids of a thread.
-fn ids(tid: i32) -> Result<Ids> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| libc::ESRCH)?;
-    let line = |key: &str| {
-        let mut numbers = status
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap_or("")
-            .split_whitespace()
-            .map(|number| number.parse().unwrap_or(0));
-        [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)]
-    };
-    Ok(Ids {
-        user: line("Uid:"),
-        group: line("Gid:"),
-    })
-}
-
-/// A file that may be executed, for reading through the page cache.
-fn executable<'m>(
-    engine: &Engine<'m>,
-    file: &OwnedFd,
-    ids: Ids,
-) -> Result<crate::facade::MappingRef<'m>> {
-    let stat = fd::stat(file)?;
-    if !stat.is_regular() || fd::is_noexec(file)? {
-        return Err(libc::EACCES);
-    }
-    {
-        let _as_user = ids.assume();
-        fd::may_execute(file)?;
-    }
-    let readable = fd::reopen(file, libc::O_RDONLY)?;
-    let flags = libc::O_RDONLY;
-    files::mapping(
-        engine,
-        &files::Regular {
-            fd: readable,
-            stat,
-            flags,
-        },
-        false,
-    )
-}
-
-fn read<'m>(
-    engine: &Engine<'m>,
-    mapping: &crate::facade::MappingRef<'m>,
-    offset: u64,
-    len: usize,
-) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    let got = engine
-        .sys
-        .kernel_read(mapping, offset, &mut bytes)
-        .map_err(|e| e.errno())?;
-    bytes.truncate(got);
-    Ok(bytes)
-}
-
-/// Reads the headers of an ELF file.
-fn object<'m>(engine: &Engine<'m>, mapping: crate::facade::MappingRef<'m>) -> Result<Object<'m>> {
-    let header = elf::header(&read(engine, &mapping, 0, HEADER)?)?;
-    let len = usize::from(header.count) * PROGRAM_HEADER;
-    let segments = elf::segments(&header, &read(engine, &mapping, header.table, len)?)?;
-    Ok(Object {
-        mapping,
-        header,
-        segments,
-    })
 }
 
 /// From a file to an image: follows `#!`, finds the interpreter, maps both.
@@ -462,12 +377,5 @@ mod tests {
         assert_eq!(&comm(b"/usr/bin/python3")[..9], b"python3\0\0");
         assert_eq!(&comm(b"a-very-long-program-name")[..], b"a-very-long-pro\0");
         assert_eq!(comm(b""), [0; 16]);
-    }
-
-    #[test]
-    fn ids_of_ourselves() {
-        // SAFETY: takes no pointer.
-        let uid = u64::from(unsafe { libc::getuid() });
-        assert_eq!(ids(std::process::id() as i32).unwrap().user[0], uid);
     }
 }

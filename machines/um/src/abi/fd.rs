@@ -1,4 +1,4 @@
-//! Descriptors of the host: those of the traced programs, borrowed, and our own.
+//! The host's calls on descriptors, as far as they are needed here.
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
@@ -17,7 +17,7 @@ fn check(result: i64) -> Result<i64> {
     if result < 0 { Err(errno()) } else { Ok(result) }
 }
 
-fn owned(result: i64) -> Result<OwnedFd> {
+pub(super) fn owned(result: i64) -> Result<OwnedFd> {
     let fd = check(result)?;
     // SAFETY: the host just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -328,85 +328,4 @@ pub fn raise_descriptor_limit() -> Result<libc::rlimit> {
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const new)
     }))?;
     Ok(old)
-}
-
-/// Of Linux 6.9: a thread that is not the leader.
-const PIDFD_THREAD: i32 = libc::O_EXCL;
-
-/// Descriptors of other processes.
-#[derive(Debug, Default)]
-pub(super) struct Descriptors {
-    processes: std::collections::HashMap<i32, OwnedFd>,
-}
-
-impl Descriptors {
-    /// A duplicate of descriptor `fd` of thread `tid` of process `tgid`: same open file
-    /// description.
-    ///
-    /// # Errors
-    /// EBADF if it has none.
-    pub(super) fn get(&mut self, tgid: i32, tid: i32, fd: i32) -> Result<OwnedFd> {
-        if fd < 0 {
-            return Err(libc::EBADF);
-        }
-        match self.get_from_leader(tgid, fd) {
-            // The leader may have ended, or have a table of its own.
-            Err(libc::EBADF | libc::ESRCH) if tid != tgid => {
-                // SAFETY: takes no pointer.
-                let thread =
-                    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, PIDFD_THREAD) });
-                get_from(&thread.map_err(|_| libc::EBADF)?, fd)
-            }
-            result => result,
-        }
-    }
-
-    fn get_from_leader(&mut self, tgid: i32, fd: i32) -> Result<OwnedFd> {
-        if let Some(process) = self.processes.get(&tgid) {
-            match get_from(process, fd) {
-                // The id was given to a new process.
-                Err(libc::ESRCH) => {}
-                result => return result,
-            }
-        }
-        // SAFETY: takes no pointer.
-        let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, tgid, 0) })?;
-        let result = get_from(&process, fd);
-        self.processes.insert(tgid, process);
-        result
-    }
-
-    /// The process is gone.
-    pub(super) fn forget(&mut self, tgid: i32) {
-        self.processes.remove(&tgid);
-    }
-}
-
-fn get_from(process: &OwnedFd, fd: i32) -> Result<OwnedFd> {
-    // SAFETY: takes no pointer.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn descriptors_of_a_process() {
-        let mut descriptors = Descriptors::default();
-        let file = memory_file("x", b"hello").unwrap();
-        let pid = std::process::id() as i32;
-        let twin = descriptors.get(pid, pid, file.as_raw_fd()).unwrap();
-        assert_eq!(stat(&file), stat(&twin));
-        assert_eq!(seek(&twin, 3, libc::SEEK_SET), Ok(3));
-        assert_eq!(
-            seek(&file, 0, libc::SEEK_CUR),
-            Ok(3),
-            "one open file description"
-        );
-        assert_eq!(descriptors.get(pid, pid, 1 << 20).err(), Some(libc::EBADF));
-        assert_eq!(descriptors.get(pid, pid, -1).err(), Some(libc::EBADF));
-        let anew = reopen(&file, libc::O_RDONLY).unwrap();
-        assert_eq!(seek(&anew, 0, libc::SEEK_CUR), Ok(0));
-    }
 }

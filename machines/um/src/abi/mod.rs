@@ -30,6 +30,7 @@
 mod auxv;
 mod calls;
 mod changes;
+mod descriptors;
 mod elf;
 mod exec;
 mod fd;
@@ -40,6 +41,8 @@ mod paths;
 mod peer;
 mod prefault;
 mod procfs;
+mod program;
+mod snapshots;
 mod special;
 mod store;
 pub mod table;
@@ -94,8 +97,8 @@ pub struct TaskState {
 /// What is remembered of no task in particular.
 #[derive(Debug, Default)]
 pub struct State<'m> {
-    descriptors: fd::Descriptors,
-    snapshots: procfs::Snapshots,
+    descriptors: descriptors::Descriptors,
+    snapshots: snapshots::Snapshots,
     /// Devices, and whether their regular files are ordinary ones.
     devices: HashMap<u64, bool>,
     /// How often each call was refused or unknown.
