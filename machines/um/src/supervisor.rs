@@ -77,12 +77,20 @@ impl<'m> Supervisor<'m> {
             }
             let next = match self.deferred.pop_front() {
                 Some(event) => Some(event),
-                None => wait::any()?,
+                None => match wait::any() {
+                    // Nobody is left of whom the end was not reported: threads that another
+                    // thread's exec replaced.
+                    Err(error) if error.raw_os_error() == Some(libc::ECHILD) => break,
+                    other => other?,
+                },
             };
             match next {
                 Some((tid, status)) => self.event(tid, status),
                 None => self.pace.tick(&mut self.engine),
             }
+        }
+        for task in std::mem::take(&mut self.engine.tasks).into_values() {
+            self.leave_space(task);
         }
         Ok(())
     }
