@@ -78,7 +78,7 @@ fn facts(outcome: &RunOutcome, arguments: &RunArgs) -> Facts {
         notes: outcome
             .refused_syscalls
             .iter()
-            .map(|(name, times)| format!("refused     system call {name}, {times} times"))
+            .map(|(name, times)| format!("refused     system call {name}, {times}×"))
             .collect(),
         elapsed_ns: outcome.elapsed_ns,
     }

@@ -61,13 +61,16 @@ mod expr;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod native;
 mod parse;
+mod record;
 mod run;
 mod scenario;
+mod words;
 
 pub use call::{
     COUNT_PATTERN, Call, Executor, MAX_FILES, MAX_PROCS, Op, READ_ONLY_FILE, Reply, pattern_byte,
 };
 pub use expr::{Expr, Vars};
 pub use parse::ParseError;
+pub use record::{proc_name, record};
 pub use run::{Ending, Mismatch, Shortage, run};
 pub use scenario::{Action, Scenario, Statement, Want};

@@ -1,6 +1,6 @@
 //! The parser and the runner, on an executor that answers from a list.
 
-use vellum_testkit::{Call, Ending, Executor, Op, Reply, Scenario, Shortage, abi, run};
+use vellum_testkit::{Call, Ending, Executor, Op, Reply, Scenario, Shortage, abi, record, run};
 
 /// Answers in order and keeps what it was asked.
 struct Script {
@@ -139,4 +139,43 @@ fn a_shortage_ends_the_story_only_where_allowed() {
     };
     let (result, _) = play("proc a\na expect 16 1", &[wrong], Shortage::Allowed);
     assert!(result.is_err());
+}
+
+#[test]
+fn what_is_recorded_can_be_played() {
+    let text = "proc p0\nfile create f0 8192 count\n\
+        p0 map v 8192 rw private file f0 4096 rdonly fixed 0x10000 populate\n\
+        p0 fork p1\np1 ! EINVAL sync 0x10000 4096 async sync\n\
+        p1 write 0x10000 7 4096\np1 segv write 0x11000 accerr\n\
+        p1 expect 0x10010 9 1\np0 pwrite f0 0 64 0x10000 = 64\n\
+        p0 remap v 0x10000 4096 4096 fixed 0x20000 dontunmap\np0 areas 0x10000 8192 2\n\
+        p0 mincore 0x10000 8192 10\nfile size f0 8192\np1 exit\n";
+    let signal = Reply::Signal {
+        number: abi::SIGSEGV,
+        code: abi::SEGV_ACCERR,
+        addr: 0x11000,
+    };
+    let replies = [
+        Reply::Done(0),
+        Reply::Done(0x10000),
+        Reply::Done(0),
+        Reply::Errno(22),
+        Reply::Done(0),
+        signal,
+        Reply::Done(0),
+        Reply::Done(64),
+        Reply::Done(0x20000),
+        Reply::Done(2),
+        Reply::Done(1),
+        Reply::Done(8192),
+        Reply::Done(0),
+    ];
+    let (result, script) = play(text, &replies, Shortage::Forbidden);
+    assert_eq!(result, Ok(Ending::Complete));
+    let mut again = String::from("proc p0\n");
+    for ((proc, call), reply) in script.calls.iter().zip(&replies) {
+        again += &record(*proc, call, reply).expect("a line");
+        again.push('\n');
+    }
+    assert_eq!(again, text);
 }

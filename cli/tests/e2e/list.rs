@@ -40,6 +40,9 @@ pub(crate) fn suite(name: &'static str, module: &str) -> Test {
 /// One program for each way of using memory that the project promises to get right.
 pub(crate) fn programs() -> Vec<Test> {
     vec![
+        // The slow ones first, so that all workers end at about the same time.
+        suite("python_test_subprocess", "test_subprocess"),
+        suite("python_test_threading", "test_threading"),
         same("true", "true"),
         same("false", "false"),
         same("echo", "echo hello world"),
@@ -119,7 +122,5 @@ pub(crate) fn programs() -> Vec<Test> {
             .ram("1G")
             .seconds(300),
         suite("python_test_mmap", "test_mmap"),
-        suite("python_test_threading", "test_threading"),
-        suite("python_test_subprocess", "test_subprocess"),
     ]
 }

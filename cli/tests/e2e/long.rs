@@ -6,14 +6,19 @@ use crate::list::{scripted, suite};
 /// The long ones.
 pub(crate) fn programs() -> Vec<Test> {
     vec![
-        scripted("sort_100_megabytes", "bash", "sort.sh", "2600000")
-            .ram("1G")
-            .seconds(300)
-            .long(),
+        suite(
+            "python_test_multiprocessing_fork",
+            "test_multiprocessing_fork",
+        )
+        .long(),
         scripted("xz_100_megabytes", "bash", "xz.sh", "12000000")
             .needs(&["xz"])
             .ram("2G")
             .seconds(600)
+            .long(),
+        scripted("sort_100_megabytes", "bash", "sort.sh", "2600000")
+            .ram("1G")
+            .seconds(300)
             .long(),
         scripted("git_many_commits", "bash", "git.sh", "150")
             .needs(&["git"])
@@ -23,11 +28,5 @@ pub(crate) fn programs() -> Vec<Test> {
             .needs(&["redis-server", "redis-benchmark", "redis-cli"])
             .seconds(300)
             .long(),
-        suite("python_test_threading", "test_threading"),
-        suite("python_test_subprocess", "test_subprocess"),
-        suite(
-            "python_test_multiprocessing_fork",
-            "test_multiprocessing_fork",
-        ),
     ]
 }

@@ -68,9 +68,9 @@ impl Options {
 
 fn main() {
     let options = Options::read();
-    let mut tests = list::programs();
+    let mut tests = long::programs();
+    tests.extend(list::programs());
     tests.extend(command::tests());
-    tests.extend(long::programs());
     let total = tests.len();
     tests.retain(|test| options.selects(test));
     if options.list {

@@ -144,10 +144,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
             match step {
                 Ok(copied) => {
                     done += copied;
+                    // After a short copy another try: the source may be a mapping of this very
+                    // file, which has just grown.
                     mapping.extend_size(offset + done);
-                    if copied < piece {
-                        break;
-                    }
                 }
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,

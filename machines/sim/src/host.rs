@@ -5,10 +5,9 @@ use crate::machine::{PageFault, SimMachine};
 use crate::rng::Rng;
 use crate::store::SimStore;
 use std::mem::ManuallyDrop;
-use vellum_mm::{FaultInfo, FaultOutcome, FileRef, Limits, MmError, MmRef, MmapRequest};
-use vellum_page_cache::BackingStore;
+use vellum_mm::{FaultInfo, FaultOutcome, FileRef, MmError, MmRef, MmapRequest};
 use vellum_system::{System, SystemConfig};
-use vellum_types::{Access, CpuId, FileId, PAGE_SIZE, VirtAddr, VirtRange};
+use vellum_types::{Access, CpuId, FileId, PAGE_SIZE, SpaceId, VirtAddr};
 
 /// Why an access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +33,8 @@ const BUS_ADRERR: i32 = 2;
 const MAX_TRIES: u32 = 8;
 
 /// Where each process has a buffer of its own for system calls, and its size in bytes.
-const BUFFER: u64 = 0x7ffe_0000_0000;
-const BUFFER_LEN: u64 = 64 * 1024;
+pub(crate) const BUFFER: u64 = 0x7ffe_0000_0000;
+pub(crate) const BUFFER_LEN: u64 = 64 * 1024;
 
 const PROT_READ_WRITE: u32 = 3;
 const MAP_PRIVATE_ANON_FIXED: u32 = 0x32;
@@ -51,8 +50,8 @@ struct Process<'m> {
 /// all of them; now and then a TLB is emptied.
 pub struct SimHost<'m> {
     machine: &'m SimMachine,
-    store: &'m SimStore,
-    system: System<'m, SimMachine>,
+    pub(crate) store: &'m SimStore,
+    pub(crate) system: System<'m, SimMachine>,
     /// Never dropped but by `exit`: where a test fails half-way, taking broken spaces apart would
     /// only hide the first panic behind a second.
     processes: ManuallyDrop<Vec<Option<Process<'m>>>>,
@@ -95,7 +94,7 @@ impl<'m> SimHost<'m> {
     }
 
     /// Moves to some CPU; sometimes its TLB is empty.
-    fn migrate(&mut self) -> CpuId {
+    pub(crate) fn migrate(&mut self) -> CpuId {
         let cpu = CpuId(self.rng.below(u64::from(self.machine.config().nr_cpus)) as u16);
         self.machine.run_on(cpu);
         if self.rng.one_in(64) {
@@ -261,7 +260,7 @@ impl<'m> SimHost<'m> {
         mut attempt: impl FnMut(
             &SimMachine,
             CpuId,
-            vellum_types::SpaceId,
+            SpaceId,
             VirtAddr,
             usize,
             usize,
@@ -317,97 +316,6 @@ impl<'m> SimHost<'m> {
             done += piece;
         }
         Ok(())
-    }
-
-    /// pwrite(2) of bytes that the process has in its buffer.
-    ///
-    /// # Errors
-    /// Those of pwrite.
-    ///
-    /// # Panics
-    /// If there are more bytes than the buffer holds.
-    pub fn pwrite(
-        &mut self,
-        pid: usize,
-        file: FileId,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<u64, MmError> {
-        assert!(bytes.len() as u64 <= BUFFER_LEN);
-        if self.write(pid, BUFFER, bytes).is_err() {
-            return Err(MmError::NoMem);
-        }
-        let mapping = self.system.mapping(file)?;
-        let len = bytes.len() as u64;
-        let written = self.syscall(pid, |system, mm| {
-            system.file_write(&mapping, offset, mm, VirtAddr::new(BUFFER), len)
-        });
-        written
-    }
-
-    /// pread(2) to no memory of a process.
-    ///
-    /// # Errors
-    /// Those of pread.
-    pub fn pread(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, MmError> {
-        self.migrate();
-        let mapping = self.system.mapping(file)?;
-        let read = self.system.kernel_read(&mapping, offset, out);
-        read
-    }
-
-    /// ftruncate(2) by nobody in particular.
-    pub fn truncate(&mut self, file: FileId, size: u64) {
-        self.migrate();
-        self.store.truncate(file, size);
-        if let Some(mapping) = self.system.find_mapping(file) {
-            self.system.truncate(&mapping, size);
-        }
-    }
-
-    /// The size of a file, which a write may have changed before the store knows.
-    pub fn file_size(&self, file: FileId) -> u64 {
-        match self.system.find_mapping(file) {
-            None => self.store.size(file),
-            Some(mapping) => {
-                let size = mapping.size();
-                size
-            }
-        }
-    }
-
-    /// mincore(2): one bit for each page, the first in bit 0.
-    ///
-    /// # Errors
-    /// Those of mincore.
-    pub fn mincore(&mut self, pid: usize, addr: u64, len: u64) -> Result<u64, MmError> {
-        self.syscall(pid, |system, mm| system.mincore(mm, addr, len, BUFFER))?;
-        let mut bytes = [0; 64];
-        let pages = len.div_ceil(PAGE_SIZE).min(64) as usize;
-        self.read(pid, BUFFER, &mut bytes[..pages])
-            .map_err(|_| MmError::NoMem)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |sum, byte| sum << 1 | u64::from(byte & 1)))
-    }
-
-    /// How many areas share a byte with `[addr, addr + len)`.
-    pub fn areas(&mut self, pid: usize, addr: u64, len: u64) -> u64 {
-        let mut count = 0;
-        if let Some(range) = VirtRange::from_len(VirtAddr::new(addr), len) {
-            self.mm(pid)
-                .for_each_area(&mut |area| count += u64::from(area.range().overlaps(&range)));
-        }
-        count
-    }
-
-    /// setrlimit(2).
-    pub fn limit(&mut self, pid: usize, change: impl FnOnce(&mut Limits)) {
-        let mm = self.mm(pid);
-        let mut limits = mm.limits();
-        change(&mut limits);
-        mm.set_limits(limits);
     }
 
     /// Checks the core against itself, and the machine's TLBs against the core's tables.

@@ -1,6 +1,7 @@
 //! The machine.
 
 use crate::config::{FlushMode, Refill, SimConfig};
+use crate::cpu::Cpu;
 use crate::failure::Failure;
 use crate::mmu::{Translation, WalkError, Walker, needed};
 use crate::ram::Ram;
@@ -8,12 +9,8 @@ use crate::tlb::{Flush, Tlb, TlbEntry};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use vellum_machine::{
-    DirectMap, Features, Fill, Machine, MemoryRegion, Trace, TraceEvent, TraceSink,
-};
-use vellum_types::{
-    Access, CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, Prot, SpaceId, VirtAddr, VirtRange,
-};
+use vellum_machine::{DirectMap, Trace, TraceEvent};
+use vellum_types::{Access, CpuId, Pfn, PhysAddr, PhysRange, Prot, SpaceId, VirtAddr};
 
 /// An access that needs the core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,22 +39,22 @@ pub struct MmuStats {
 }
 
 #[derive(Debug)]
-struct State {
-    tlbs: Vec<Tlb>,
-    roots: HashMap<SpaceId, Pfn>,
-    zero_page: Option<Pfn>,
-    failures: Vec<Failure>,
-    stats: MmuStats,
+pub(crate) struct State {
+    pub(crate) tlbs: Vec<Tlb>,
+    pub(crate) roots: HashMap<SpaceId, Pfn>,
+    pub(crate) zero_page: Option<Pfn>,
+    pub(crate) failures: Vec<Failure>,
+    pub(crate) stats: MmuStats,
 }
 
 /// RAM, CPUs with TLBs, and a walker. See the crate's text.
 #[derive(Debug)]
 pub struct SimMachine {
-    config: SimConfig,
-    ram: Ram,
+    pub(crate) config: SimConfig,
+    pub(crate) ram: Ram,
     state: Mutex<State>,
     current: AtomicU16,
-    clock_ns: AtomicU64,
+    pub(crate) clock_ns: AtomicU64,
 }
 
 /// Failures kept; one broken promise usually causes many more.
@@ -111,7 +108,7 @@ impl SimMachine {
         &self.config
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere is already a failed test; the numbers are still worth reading.
         self.state
             .lock()
@@ -157,7 +154,7 @@ impl SimMachine {
     /// If there is no such CPU.
     pub fn cpu(&self, id: CpuId) -> Cpu<'_> {
         assert!(id.0 < self.config.nr_cpus, "no such CPU");
-        Cpu { machine: self, id }
+        Cpu::new(self, id)
     }
 
     /// Broken promises so far; the first is the interesting one.
@@ -222,7 +219,7 @@ impl SimMachine {
         Ok(())
     }
 
-    fn flush(&self, flush: Flush) {
+    pub(crate) fn flush(&self, flush: Flush) {
         let current = usize::from(self.current_cpu().0);
         let mut state = self.state();
         state.stats.flushes += 1;
@@ -241,7 +238,7 @@ impl SimMachine {
     }
 
     /// Translates one access on one CPU, as the MMU does.
-    fn translate(
+    pub(crate) fn translate(
         &self,
         cpu: CpuId,
         space: SpaceId,
@@ -279,7 +276,7 @@ impl SimMachine {
 }
 
 impl State {
-    fn report(&mut self, failure: Failure) {
+    pub(crate) fn report(&mut self, failure: Failure) {
         if self.failures.len() < MAX_FAILURES {
             self.failures.push(failure);
         }
@@ -315,7 +312,7 @@ impl State {
         }
     }
 
-    fn peek(
+    pub(crate) fn peek(
         &self,
         space: SpaceId,
         va: VirtAddr,
@@ -381,189 +378,4 @@ impl State {
             dirty,
         })
     }
-}
-
-impl Machine for SimMachine {
-    fn memory_map(&self) -> &[MemoryRegion] {
-        &self.config.regions
-    }
-
-    fn direct_map(&self) -> DirectMap<'_> {
-        self.ram.direct_map()
-    }
-
-    fn features(&self) -> Features {
-        Features {
-            nr_cpus: self.config.nr_cpus,
-            hw_access_dirty: self.config.hw_access_dirty,
-            fault_around_pages: self.config.fault_around_pages,
-            anon_order_max: self.config.anon_order_max,
-        }
-    }
-
-    fn now_ns(&self) -> u64 {
-        // Time moves by being looked at: deterministic, and never still.
-        self.clock_ns.fetch_add(1000, Ordering::Relaxed)
-    }
-
-    fn set_zero_page(&self, pfn: Pfn) {
-        self.state().zero_page = Some(pfn);
-    }
-
-    fn update_mmu_cache_range(&self, space: SpaceId, start: VirtAddr, fills: &[Fill]) {
-        let ram = self.ram.direct_map();
-        let current = usize::from(self.current_cpu().0);
-        let mut state = self.state();
-        for (i, fill) in fills.iter().enumerate() {
-            let page = start + i as u64 * PAGE_SIZE;
-            // A space without a root is one that is still being made: nothing to compare with.
-            let known = state.roots.contains_key(&space);
-            let walked = state.peek(space, page, ram).ok();
-            let good = walked.filter(|now| now.pfn == fill.pfn && now.prot.contains(fill.prot));
-            if known && good.is_none() {
-                let walked = walked.map(|now| (now.pfn, now.prot));
-                state.report(Failure::BadFill {
-                    space,
-                    page,
-                    pfn: fill.pfn,
-                    prot: fill.prot,
-                    walked,
-                });
-            }
-            let Some(now) = good else { continue };
-            if self.config.refill != Refill::Walker {
-                state.stats.fills += 1;
-                // Where the MMU does not set the bit, only dirty pages may be writable.
-                let software = !self.config.hw_access_dirty;
-                if software && fill.prot.contains(Prot::WRITE) && !now.dirty {
-                    state.report(Failure::CleanWritable {
-                        space,
-                        page,
-                        entry: now.entry,
-                    });
-                }
-                let dirty = now.dirty || software;
-                let page = page.page_number();
-                state.tlbs[current].fill(TlbEntry {
-                    space,
-                    page,
-                    pfn: fill.pfn,
-                    prot: fill.prot,
-                    dirty,
-                });
-            }
-        }
-    }
-
-    fn flush_tlb_range(&self, space: SpaceId, range: VirtRange) {
-        self.flush(Flush::Range(space, range));
-    }
-
-    fn flush_tlb_mm(&self, space: SpaceId) {
-        self.flush(Flush::Space(space));
-    }
-
-    fn wrprotect_range(&self, space: SpaceId, range: VirtRange) {
-        self.flush(Flush::WriteProtect(space, range));
-    }
-
-    fn flush_wait(&self, space: SpaceId) {
-        for tlb in &mut self.state().tlbs {
-            tlb.settle(space);
-        }
-    }
-}
-
-impl TraceSink for SimMachine {
-    fn event(&self, event: &TraceEvent) {
-        let TraceEvent::MmPageFree { pfn, order } = *event else {
-            return;
-        };
-        let freed =
-            |frame: Pfn| (pfn.as_u32()..pfn.as_u32() + order.pages()).contains(&frame.as_u32());
-        let mut state = self.state();
-        let mut found = Vec::new();
-        for (index, tlb) in state.tlbs.iter().enumerate() {
-            for entry in tlb.entries().filter(|entry| freed(entry.pfn)) {
-                let page = VirtAddr::from_page_number(entry.page);
-                let cpu = CpuId(index as u16);
-                found.push(Failure::FreedWhileCached {
-                    cpu,
-                    space: entry.space,
-                    page,
-                    pfn: entry.pfn,
-                });
-            }
-        }
-        for (space, root) in &state.roots {
-            if freed(*root) {
-                found.push(Failure::FreedRoot {
-                    space: *space,
-                    pfn: *root,
-                });
-            }
-        }
-        for failure in found {
-            state.report(failure);
-        }
-    }
-}
-
-/// One CPU: memory as a program sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Cpu<'a> {
-    machine: &'a SimMachine,
-    id: CpuId,
-}
-
-impl Cpu<'_> {
-    /// Which one.
-    pub const fn id(&self) -> CpuId {
-        self.id
-    }
-
-    /// Loads bytes of one page.
-    ///
-    /// # Errors
-    /// The fault that the core has to serve before a retry.
-    ///
-    /// # Panics
-    /// If the bytes cross a page boundary.
-    pub fn read(&self, space: SpaceId, va: VirtAddr, out: &mut [u8]) -> Result<(), PageFault> {
-        within_page(va, out.len());
-        let at = self.machine.translate(self.id, space, va, Access::Read)?;
-        self.machine.ram.direct_map().read_bytes(at, out);
-        Ok(())
-    }
-
-    /// Stores bytes to one page.
-    ///
-    /// # Errors
-    /// The fault that the core has to serve before a retry.
-    ///
-    /// # Panics
-    /// If the bytes cross a page boundary.
-    pub fn write(&self, space: SpaceId, va: VirtAddr, bytes: &[u8]) -> Result<(), PageFault> {
-        within_page(va, bytes.len());
-        let at = self.machine.translate(self.id, space, va, Access::Write)?;
-        self.machine.ram.direct_map().write_bytes(at, bytes);
-        Ok(())
-    }
-
-    /// Fetches an instruction.
-    ///
-    /// # Errors
-    /// The fault that the core has to serve before a retry.
-    pub fn exec(&self, space: SpaceId, va: VirtAddr) -> Result<(), PageFault> {
-        self.machine
-            .translate(self.id, space, va, Access::Exec)
-            .map(|_| ())
-    }
-}
-
-fn within_page(va: VirtAddr, len: usize) {
-    assert!(
-        va.page_offset() + len as u64 <= PAGE_SIZE,
-        "an access crosses a page boundary"
-    );
 }

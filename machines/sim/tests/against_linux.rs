@@ -2,7 +2,8 @@
 //! executor interface: each reply must be the same. A difference is reduced to the fewest calls that
 //! still show it.
 //!
-//! Takes `SEEDS` and `STEPS` from the environment, or `SEED` for one.
+//! Takes `SEEDS` and `STEPS` from the environment, or `SEED` for one. With `RECORD=folder` each run is
+//! written there as a scenario, to be played elsewhere.
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 fn main() {}
@@ -16,7 +17,7 @@ fn main() {
 mod linux {
     use vellum_sim::{Rng, SimConfig, SimExecutor, SimHost, SimMachine, SimStore};
     use vellum_testkit::native::Native;
-    use vellum_testkit::{Call, Executor, Op, READ_ONLY_FILE, Reply, abi};
+    use vellum_testkit::{Call, Executor, Op, READ_ONLY_FILE, Reply, abi, record};
 
     const PAGE: u64 = 4096;
     const PAGES: u64 = 48;
@@ -253,8 +254,8 @@ mod linux {
             rng: Rng::new(seed),
             live: vec![0],
             started: 1,
-            read_only: seed % 3 == 0,
-            locks: seed % 2 == 0,
+            read_only: seed.is_multiple_of(3),
+            locks: seed.is_multiple_of(2),
         };
         let mut all = prologue();
         all.extend((0..steps).map(|_| generator.next()));
@@ -262,9 +263,11 @@ mod linux {
     }
 
     /// Plays events on both; the first difference, if there is one.
-    fn difference(events: &[Event], seed: u64) -> Option<(usize, String)> {
+    fn difference(events: &[Event], seed: u64, text: &mut String) -> Option<(usize, String)> {
+        text.clear();
+        text.push_str("proc p0\n");
         let config = SimConfig::with_ram(16 << 20).cpus(2).tlb(16);
-        let machine = SimMachine::new(config.access_dirty(seed % 2 == 0));
+        let machine = SimMachine::new(config.access_dirty(seed.is_multiple_of(2)));
         let store = SimStore::new();
         let host = SimHost::boot(&machine, &store, seed).expect("a boot");
         let mut sim = SimExecutor::start(host).expect("a process");
@@ -341,15 +344,16 @@ mod linux {
             let same = match (call.op, &ours, &theirs) {
                 // A process id there.
                 (Op::Fork, Reply::Done(_), Reply::Done(_)) => true,
-                // A fetch from memory that is not executable reads the page in first on x86, and
-                // may fail at that.
-                (Op::Exec, Reply::Signal { .. }, Reply::Signal { .. }) => true,
                 _ => ours == theirs,
             };
             if !same {
                 let text =
                     format!("process {proc}: {call:x?}\n  core:  {ours:x?}\n  Linux: {theirs:x?}");
                 return Some((i, text));
+            }
+            if let Some(line) = record(*proc, call, &theirs) {
+                text.push_str(&line);
+                text.push('\n');
             }
             match call.op {
                 Op::Fork => live[call.args[0] as usize] = true,
@@ -363,7 +367,8 @@ mod linux {
     /// Leaves events out as long as some difference remains.
     fn reduce(mut events: Vec<Event>, seed: u64) -> (Vec<Event>, String) {
         let keep = prologue().len();
-        let (mut at, mut text) = difference(&events, seed).expect("a difference");
+        let (mut at, mut text) =
+            difference(&events, seed, &mut String::new()).expect("a difference");
         let mut size = events.len() / 2;
         while size > 0 {
             events.truncate(at + 1);
@@ -371,7 +376,7 @@ mod linux {
             while start + size < events.len() {
                 let mut fewer = events.clone();
                 fewer.drain(start..start + size);
-                match difference(&fewer, seed) {
+                match difference(&fewer, seed, &mut String::new()) {
                     Some((new_at, new_text)) => {
                         (at, text) = (new_at, new_text);
                         events = fewer;
@@ -395,7 +400,8 @@ mod linux {
         let count = seeds.end - seeds.start;
         for seed in seeds {
             let events = events(seed, steps);
-            if difference(&events, seed).is_some() {
+            let mut text = String::new();
+            if difference(&events, seed, &mut text).is_some() {
                 let (fewest, text) = reduce(events, seed);
                 eprintln!("seed {seed}: the core and Linux differ:");
                 for (proc, call) in &fewest {
@@ -403,6 +409,10 @@ mod linux {
                 }
                 eprintln!("{text}");
                 std::process::exit(1);
+            }
+            if let Ok(folder) = std::env::var("RECORD") {
+                let path = format!("{folder}/random-{seed}.scn");
+                std::fs::write(path, text).expect("a folder to write to");
             }
         }
         println!("against Linux: {} calls, no difference", count * steps);

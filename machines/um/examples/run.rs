@@ -23,9 +23,10 @@ fn main() {
             if std::env::var_os("QUIET").is_none() {
                 let ms = outcome.elapsed_ns as f64 / 1e6;
                 eprintln!(
-                    "{:?} {ms:.1} ms, {} faults, leaks {} {:?}, {:?}",
+                    "{:?} {ms:.1} ms, {} faults, {:?}, leaks {} {:?}, {:?}",
                     outcome.exit,
                     outcome.report.vmstat_value("pgfault").unwrap_or(0),
+                    outcome.host,
                     outcome.leaks.frames,
                     outcome.leaks.worst_cache,
                     outcome.refused_syscalls,

@@ -64,7 +64,10 @@ impl<'m> Supervisor<'m> {
         self.stalled.retain(|tid| *tid != task.tid);
         self.starved.retain(|call| call.tid != task.tid);
         self.pace.forget(task.tid);
+        let tid = task.tid;
         self.leave_space(task);
+        // Its zombies were inherited, and reaped, by the supervisor.
+        self.zombies.retain(|(parent, _)| *parent != tid);
     }
 
     /// Drops a task and its part in its space.

@@ -90,4 +90,4 @@ mod supervisor;
 mod task;
 mod tlb;
 
-pub use run::{Exit, RunConfig, RunError, RunOutcome, run};
+pub use run::{Exit, HostWork, RunConfig, RunError, RunOutcome, run};

@@ -23,6 +23,9 @@ const ANON_ORDER: u8 = 6;
 /// How long to wait for a service before looking whether it still lives.
 const SERVICE_PATIENCE_MS: u32 = 50;
 
+/// Batches after which a queue that does not end is given up.
+const MAX_ROUNDS: u32 = 10_000;
+
 /// Counts of what the machine did.
 #[derive(Default, Debug)]
 pub(crate) struct Stats {
@@ -158,6 +161,16 @@ impl UmMachine {
         spaces.insert(child.0, copy);
     }
 
+    /// The space that process `pid` works for.
+    pub(crate) fn served_by(&self, pid: i32) -> Option<SpaceId> {
+        let spaces = self.spaces.borrow();
+        let mine = |s: &Space| s.service.is_some_and(|service| service.pid == pid);
+        spaces
+            .iter()
+            .find(|(_, s)| mine(s))
+            .map(|(id, _)| SpaceId(*id))
+    }
+
     /// Forgets a space that no task uses; tells who worked there.
     pub(crate) fn detach(&self, space: SpaceId) -> Option<Service> {
         let service = self.spaces.borrow_mut().remove(&space.0)?.service?;
@@ -188,7 +201,7 @@ impl UmMachine {
 
     /// Has the service do all that is queued, and waits for it.
     pub(crate) fn settle(&self, space: SpaceId) -> io::Result<()> {
-        loop {
+        for _ in 0..MAX_ROUNDS {
             let (service, starting, ops) = {
                 let mut spaces = self.spaces.borrow_mut();
                 let Some(s) = spaces.get_mut(&space.0) else {
@@ -227,21 +240,21 @@ impl UmMachine {
                 }
             }
         }
+        Err(io::Error::other("the host refuses to unmap memory"))
     }
 
-    /// The host refused a change. What it did not install is not recorded; when it is out of areas,
-    /// most of the others go too.
+    /// The host refused a change: what it is about is dropped; when the host is out of areas, most of
+    /// the others go too.
     fn failed(&self, space: SpaceId, op: &HostOp, errno: i32) {
         self.stats.failures.set(self.stats.failures.get() + 1);
         self.with(space, |s| {
+            // To drop it altogether is always right, also after a failed mmap, which may have left
+            // what was there before. That may split an area, which needs a new one: room is made
+            // for that below, and then it is tried again.
             let pages = op.pages();
-            match op {
-                HostOp::Map { .. } => s.record.remove(pages.start, pages.end),
-                HostOp::Unmap { .. } | HostOp::Protect { .. } => {
-                    // Splitting an area needs a new one: make room, then do it again.
-                    s.queue.push(*op);
-                }
-            }
+            s.record.remove(pages.start, pages.end);
+            let (page, pages) = (pages.start, pages.end - pages.start);
+            s.queue.push(HostOp::Unmap { page, pages });
             if errno == libc::ENOMEM {
                 let quarter = s.record.len() / 4;
                 s.evict(quarter, self.epoch.get());

@@ -9,6 +9,7 @@ use crate::pace::Pace;
 use crate::supervisor::Supervisor;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use vellum_machine::Trace;
 use vellum_system::BootError;
@@ -43,6 +44,17 @@ pub struct Exit {
     pub signal: Option<i32>,
 }
 
+/// What the host was asked to do to address spaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostWork {
+    /// Batches of calls.
+    pub batches: u64,
+    /// Calls in them: mmap, munmap, mprotect.
+    pub calls: u64,
+    /// Calls that failed; what they would have installed came by later faults.
+    pub failures: u64,
+}
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct RunOutcome {
@@ -54,6 +66,8 @@ pub struct RunOutcome {
     pub leaks: Leaks,
     /// System calls that were refused or not known: name, how often.
     pub refused_syscalls: Vec<(String, u64)>,
+    /// The machine's work on the host.
+    pub host: HostWork,
     /// Wall time from the first instruction to the end, in nanoseconds.
     pub elapsed_ns: u64,
 }
@@ -134,11 +148,17 @@ fn find(program: &OsStr) -> Result<OsString, RunError> {
     })
 }
 
-/// Runs a program to the end of its last process.
+/// Signals and children belong to the whole process, so runs take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs a program to the end of its last process. One run at a time: a second one in the same
+/// process waits for its turn.
 ///
 /// # Errors
 /// See [`RunError`]; once the program runs, all that happens is part of the outcome.
 pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
+    // A run that panicked left nothing that the next one uses.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let nofile = abi::raise_descriptor_limit().ok();
     let machine = UmMachine::new(config.ram_bytes, config.tlb_capacity)?;
     let store = abi::HostStore::default();
@@ -198,9 +218,11 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     supervisor.run()?;
     let elapsed_ns = started.elapsed().as_nanos() as u64;
     let Supervisor { engine, end, .. } = supervisor;
-    if std::env::var_os("VELLUM_UM_STATS").is_some() {
-        eprintln!("{:?}", machine.stats);
-    }
+    let host = HostWork {
+        batches: machine.stats.batches.get(),
+        calls: machine.stats.calls.get(),
+        failures: machine.stats.failures.get(),
+    };
     let Engine { sys, abi, .. } = engine;
     let refused_syscalls = abi
         .odd_calls()
@@ -244,6 +266,7 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
         report,
         leaks,
         refused_syscalls,
+        host,
         elapsed_ns,
     })
 }

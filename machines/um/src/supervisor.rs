@@ -83,11 +83,18 @@ impl<'m> Supervisor<'m> {
                 self.kill_all();
                 self.end.get_or_insert(Status::Killed(signal, false));
             }
-            match self.next_event()? {
-                Event::Status(tid, status) => self.event(tid, status),
-                Event::Call(call) => self.held_call(call),
-                Event::Signal => self.pace.tick(&mut self.engine),
+            match self.next_event() {
+                Ok(Event::Status(tid, status)) => self.event(tid, status),
+                Ok(Event::Call(call)) => self.held_call(call),
+                Ok(Event::Signal) => self.pace.tick(&mut self.engine),
+                // Nobody is left of whom the end was not reported: threads that another thread's
+                // exec replaced.
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => break,
+                Err(error) => return Err(error),
             }
+        }
+        for task in std::mem::take(&mut self.engine.tasks).into_values() {
+            self.leave_space(task);
         }
         Ok(())
     }
@@ -103,11 +110,7 @@ impl<'m> Supervisor<'m> {
             return self.event_exec(tid);
         }
         let Some(mut task) = self.engine.tasks.remove(&tid) else {
-            // A task whose creation is still to be reported, a service, or an orphan's end.
-            if matches!(status, Status::Event(..)) {
-                self.early.insert(tid, status);
-            }
-            return;
+            return self.stranger(tid, status);
         };
         if let Status::Exited(_) | Status::Killed(..) = status {
             return self.ended(task, status);
@@ -115,6 +118,24 @@ impl<'m> Supervisor<'m> {
         self.note_stop(&mut task);
         let resume = self.stop(&mut task, status);
         self.go_on(task, resume);
+    }
+
+    /// News of a task that is not in the table: its creation is still to be reported, or it is a
+    /// service, or the end of an orphan.
+    fn stranger(&mut self, tid: i32, status: Status) {
+        let machine = self.engine.machine;
+        match (status, machine.served_by(tid)) {
+            (Status::Exited(_) | Status::Killed(..), Some(space)) => {
+                // Without it nothing can be installed: its guests cannot go on.
+                for task in self.engine.tasks.values().filter(|t| t.space == space) {
+                    kill(task.tgid, libc::SIGKILL);
+                }
+            }
+            (Status::Exited(_) | Status::Killed(..), None) => {}
+            // A service only ever sleeps or works, whatever signals it is sent.
+            (_, Some(_)) => drop(ptrace::cont(tid, 0)),
+            (_, None) => drop(self.early.insert(tid, status)),
+        }
     }
 
     pub(crate) fn note_stop(&mut self, task: &mut Task<'m>) {

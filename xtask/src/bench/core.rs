@@ -1,18 +1,19 @@
-//! `cargo xtask bench core`: operations of the core alone, in nanoseconds and in instructions.
+//! `cargo xtask bench core`: operations of the core alone, in instructions and in nanoseconds.
 //!
-//! The program `bench-core` does the operations on a machine whose hooks do nothing and whose frames
-//! need no zeroing. Instructions are counted by callgrind: one run prepares only, one prepares and
-//! operates; the difference, divided by the number of operations, is exact and the same on every run.
+//! The program `core-ops` does one operation N times on a machine whose hooks do nothing and whose
+//! frames need no zeroing. The difference of two runs, divided by the difference of their N, is what
+//! one operation costs. Instructions are counted by callgrind and are the same on every run.
 
 use super::measure;
 use crate::workspace;
 use std::process::Command;
+use std::time::Instant;
 
-struct Row {
-    name: String,
-    nanoseconds: f64,
-    instructions: Option<f64>,
-}
+/// N of the two runs whose instructions are compared.
+const COUNTED: (u32, u32) = (1000, 3000);
+/// N of the two runs whose times are compared; the best of several.
+const TIMED: (u32, u32) = (2000, 402_000);
+const TIMED_RUNS: usize = 5;
 
 /// The benchmark.
 pub(crate) fn run(words: &[&str]) -> Result<(), String> {
@@ -21,66 +22,61 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
         ["--markdown"] => true,
         _ => return Err("bench core takes --markdown and nothing else".to_string()),
     };
-    let program = super::build(&["-p", "xtask", "--features", "core", "--bin", "bench-core"])?;
+    let program = super::build(&["-p", "vellum-benches", "--bin", "core-ops"])?;
     let callgrind = measure::find("valgrind").is_some();
     if !callgrind {
         eprintln!("valgrind is not installed: no instruction counts");
     }
-    let mut rows = Vec::new();
-    for line in output(Command::new(&program).arg("list"))?.lines() {
-        let Some((count, name)) = line.split_once('\t') else {
-            continue;
-        };
-        let count: f64 = count
-            .parse()
-            .map_err(|_| format!("bench-core said: {line}"))?;
-        eprintln!("{name} …");
-        let time = output(Command::new(&program).args(["time", name]))?;
-        let nanoseconds = time
-            .trim()
-            .parse()
-            .map_err(|_| format!("bench-core said: {time}"))?;
-        let instructions = if callgrind {
-            let whole = instructions(&program, "run", name)?;
-            Some((whole - instructions(&program, "prepare", name)?) / count)
-        } else {
-            None
-        };
-        rows.push(Row {
-            name: name.to_string(),
-            nanoseconds,
-            instructions,
-        });
-    }
     if markdown {
-        println!("| operation | ns | instructions |\n|---|--:|--:|");
+        println!("| operation | | instructions | ns |\n|---|---|--:|--:|");
     }
-    for Row {
-        name,
-        nanoseconds,
-        instructions,
-    } in rows
-    {
-        let count = instructions.map_or("–".to_string(), |count| format!("{count:.0}"));
-        if markdown {
-            println!("| {name} | {nanoseconds:.0} | {count} |");
+    for (name, what) in operations(&program)? {
+        let count = if callgrind {
+            let (few, many) = COUNTED;
+            let difference =
+                instructions(&program, &name, many)? - instructions(&program, &name, few)?;
+            format!("{:.0}", difference / f64::from(many - few))
         } else {
-            println!("{name:36} {nanoseconds:8.0} ns {count:>8} instructions");
+            "–".to_string()
+        };
+        let time = nanoseconds(&program, &name)?;
+        if markdown {
+            println!("| `{name}` | {what} | {count} | {time:.0} |");
+        } else {
+            println!("{name:22} {count:>8} instructions {time:8.0} ns   {what}");
         }
     }
     Ok(())
 }
 
+/// Names and descriptions, as the program lists them when it is called without arguments.
+fn operations(program: &str) -> Result<Vec<(String, String)>, String> {
+    let output = Command::new(program)
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let list: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split_once(' '))
+        .map(|(name, what)| (name.to_string(), what.trim().to_string()))
+        .collect();
+    if list.is_empty() {
+        Err(format!("core-ops said: {text}"))
+    } else {
+        Ok(list)
+    }
+}
+
 /// What callgrind says at its end: `==PID== Collected : N`.
-fn instructions(program: &str, what: &str, name: &str) -> Result<f64, String> {
+fn instructions(program: &str, name: &str, count: u32) -> Result<f64, String> {
     let result = Command::new("valgrind")
         .args([
             "--tool=callgrind",
             "--callgrind-out-file=/dev/null",
             program,
-            what,
             name,
         ])
+        .arg(count.to_string())
         .output()
         .map_err(|error| format!("valgrind: {error}"))?;
     let text = String::from_utf8_lossy(&result.stderr);
@@ -89,14 +85,29 @@ fn instructions(program: &str, what: &str, name: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("valgrind said: {text}"))
 }
 
-fn output(command: &mut Command) -> Result<String, String> {
-    let result = command
+fn nanoseconds(program: &str, name: &str) -> Result<f64, String> {
+    let (few, many) = TIMED;
+    let (mut short, mut long) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..TIMED_RUNS {
+        short = short.min(seconds(program, name, few)?);
+        long = long.min(seconds(program, name, many)?);
+    }
+    Ok((long - short) / f64::from(many - few) * 1e9)
+}
+
+fn seconds(program: &str, name: &str, count: u32) -> Result<f64, String> {
+    let mut command = Command::new(program);
+    command
         .current_dir(workspace::root())
-        .output()
-        .map_err(|e| e.to_string())?;
-    if result.status.success() {
-        Ok(String::from_utf8_lossy(&result.stdout).into_owned())
+        .args([name, &count.to_string()]);
+    let start = Instant::now();
+    let status = command
+        .status()
+        .map_err(|error| format!("{program}: {error}"))?;
+    let elapsed = start.elapsed().as_secs_f64();
+    if status.success() {
+        Ok(elapsed)
     } else {
-        Err(String::from_utf8_lossy(&result.stderr).into_owned())
+        Err(format!("core-ops {name}: {status}"))
     }
 }

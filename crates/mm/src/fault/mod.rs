@@ -127,6 +127,27 @@ impl<'m, M: Machine> MmContext<'m, M> {
         self.fault_locked(mm, &mut mm.lock(), info.addr, info.access)
     }
 
+    /// An access that the area does not allow. x86 reads a page in before it finds that nothing may
+    /// be executed there, and a program may see that fail: past the end of a file it is SIGBUS.
+    #[cold]
+    fn refuse(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        addr: VirtAddr,
+        access: Access,
+        flags: VmFlags,
+    ) -> FaultOutcome {
+        let readable = flags.allows(Access::Read) && !flags.contains(VmFlags::PFNMAP);
+        if access == Access::Exec && readable {
+            let outcome = self.fault_locked(mm, inner, addr, Access::Read);
+            if !outcome.is_served() {
+                return outcome;
+            }
+        }
+        FaultOutcome::Segv(SegvCode::AccErr)
+    }
+
     pub(crate) fn fault_locked(
         &self,
         mm: &Mm<'m>,
@@ -146,7 +167,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             anonymous,
         } = found;
         if !flags.allows(access) || flags.contains(VmFlags::PFNMAP) {
-            return FaultOutcome::Segv(SegvCode::AccErr);
+            return self.refuse(mm, inner, addr, access, flags);
         }
         let served = self.with_room(|| {
             let leaf = inner.table.leaf_or_alloc(addr)?;

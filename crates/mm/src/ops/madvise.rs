@@ -68,7 +68,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
             self.advise_area(mm, inner, part, flags, advice)?;
             at = part.end();
         }
-        inner.areas.merge_around(range);
         if hole { Err(MmError::NoMem) } else { Ok(()) }
     }
 
@@ -135,6 +134,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     if let Some(area) = inner.areas.find_mut(part.start()) {
                         area.flags = new;
                     }
+                    inner.areas.merge_around(part);
                 }
                 Ok(())
             }

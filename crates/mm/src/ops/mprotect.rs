@@ -47,9 +47,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             return Err(MmError::Inval);
         }
         let wanted = VmFlags::from_prot(Prot::from_bits_truncate(prot));
-        let result = self.with_room(|| self.protect_range(mm, &mut inner, range, wanted));
-        inner.areas.merge_around(range);
-        result
+        self.with_room(|| self.protect_range(mm, &mut inner, range, wanted))
     }
 
     fn protect_range(
@@ -69,9 +67,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 return Err(MmError::Access);
             }
             let untouched = area.backing.is_anonymous() && area.backing.anon_vma.is_none();
-            let new = accounted(old, (old - VmFlags::PERMISSIONS) | wanted, untouched);
+            let new = (old - VmFlags::PERMISSIONS) | wanted;
             if new != old {
-                self.protect_area(mm, inner, part, old, new)?;
+                self.protect_area(mm, inner, part, old, accounted(old, new, untouched))?;
+                inner.areas.merge_around(part);
             }
             at = part.end();
         }

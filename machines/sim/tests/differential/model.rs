@@ -7,31 +7,31 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-pub const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 /// Where the cells of a page lie.
-pub const CELLS: [u64; 4] = [0, 1000, 2048, 4088];
-pub const READ: u32 = 1;
-pub const WRITE: u32 = 2;
-pub const EXEC: u32 = 4;
+pub(crate) const CELLS: [u64; 4] = [0, 1000, 2048, 4088];
+pub(crate) const READ: u32 = 1;
+pub(crate) const WRITE: u32 = 2;
+pub(crate) const EXEC: u32 = 4;
 
-pub const EINVAL: i32 = 22;
-pub const ENOMEM: i32 = 12;
-pub const EFAULT: i32 = 14;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const ENOMEM: i32 = 12;
+pub(crate) const EFAULT: i32 = 14;
 
-pub type Cells = [u64; 4];
+pub(crate) type Cells = [u64; 4];
 
 /// A file, or the file behind shared anonymous memory.
 #[derive(Debug, Default)]
-pub struct Object {
-    pub pages: Vec<Cells>,
+pub(crate) struct Object {
+    pub(crate) pages: Vec<Cells>,
     /// In bytes.
-    pub size: u64,
+    pub(crate) size: u64,
 }
 
-pub type ObjectRef = Rc<RefCell<Object>>;
+pub(crate) type ObjectRef = Rc<RefCell<Object>>;
 
 impl Object {
-    pub fn with_pages(n: u64) -> ObjectRef {
+    pub(crate) fn with_pages(n: u64) -> ObjectRef {
         let pages = vec![[0; 4]; n as usize];
         Rc::new(RefCell::new(Self {
             pages,
@@ -39,12 +39,12 @@ impl Object {
         }))
     }
 
-    pub fn has_page(&self, index: u64) -> bool {
+    pub(crate) fn has_page(&self, index: u64) -> bool {
         index * PAGE < self.size
     }
 
     /// Sets the size; what lies past it is zero from now on.
-    pub fn resize(&mut self, size: u64) {
+    pub(crate) fn resize(&mut self, size: u64) {
         self.size = size;
         self.pages.resize(size.div_ceil(PAGE) as usize, [0; 4]);
         if let Some(last) = self.pages.last_mut() {
@@ -58,34 +58,34 @@ impl Object {
     }
 
     /// Does the whole cell lie before the end?
-    pub fn has_cell(&self, index: u64, cell: usize) -> bool {
+    pub(crate) fn has_cell(&self, index: u64, cell: usize) -> bool {
         index * PAGE + CELLS[cell] + 8 <= self.size
     }
 }
 
 /// What a page shows if nobody in the process wrote to it.
 #[derive(Clone, Debug)]
-pub enum Backing {
+pub(crate) enum Backing {
     Anonymous,
     Object(ObjectRef, u64),
 }
 
 #[derive(Clone, Debug)]
-pub struct Page {
-    pub prot: u32,
-    pub shared: bool,
-    pub backing: Backing,
+pub(crate) struct Page {
+    pub(crate) prot: u32,
+    pub(crate) shared: bool,
+    pub(crate) backing: Backing,
     /// The process's own copy.
-    pub own: Option<Cells>,
+    pub(crate) own: Option<Cells>,
     /// MADV_FREE: the own copy may become zero until it is written.
-    pub may_vanish: bool,
-    pub wipe_on_fork: bool,
-    pub dont_fork: bool,
-    pub locked: bool,
+    pub(crate) may_vanish: bool,
+    pub(crate) wipe_on_fork: bool,
+    pub(crate) dont_fork: bool,
+    pub(crate) locked: bool,
 }
 
 impl Page {
-    pub fn new(prot: u32, shared: bool, backing: Backing) -> Self {
+    pub(crate) fn new(prot: u32, shared: bool, backing: Backing) -> Self {
         Self {
             prot,
             shared,
@@ -98,12 +98,12 @@ impl Page {
         }
     }
 
-    pub fn is_private_anonymous(&self) -> bool {
+    pub(crate) fn is_private_anonymous(&self) -> bool {
         !self.shared && matches!(self.backing, Backing::Anonymous)
     }
 
     /// The page after this one in the same object.
-    pub fn following(&self, pages: u64) -> Backing {
+    pub(crate) fn following(&self, pages: u64) -> Backing {
         match &self.backing {
             Backing::Anonymous => Backing::Anonymous,
             Backing::Object(object, index) => Backing::Object(object.clone(), index + pages),
@@ -111,7 +111,7 @@ impl Page {
     }
 
     /// Could the two lie in one area?
-    pub fn is_like(&self, other: &Self) -> bool {
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
         let same_object = match (&self.backing, &other.backing) {
             (Backing::Anonymous, Backing::Anonymous) => true,
             (Backing::Object(a, _), Backing::Object(b, _)) => Rc::ptr_eq(a, b),
@@ -136,7 +136,7 @@ impl Page {
 
 /// How an access ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Value(u64),
     MapErr,
     AccErr,
@@ -145,21 +145,21 @@ pub enum Outcome {
 
 /// One address space: pages by number.
 #[derive(Clone, Debug, Default)]
-pub struct Space {
-    pub pages: BTreeMap<u64, Page>,
+pub(crate) struct Space {
+    pub(crate) pages: BTreeMap<u64, Page>,
 }
 
 impl Space {
-    pub fn is_mapped(&self, range: Range<u64>) -> bool {
+    pub(crate) fn is_mapped(&self, range: Range<u64>) -> bool {
         range.clone().all(|n| self.pages.contains_key(&n))
     }
 
-    pub fn is_free(&self, range: Range<u64>) -> bool {
+    pub(crate) fn is_free(&self, range: Range<u64>) -> bool {
         self.pages.range(range).next().is_none()
     }
 
     /// Are these pages mapped, and could they be one area?
-    pub fn is_uniform(&self, range: Range<u64>) -> bool {
+    pub(crate) fn is_uniform(&self, range: Range<u64>) -> bool {
         self.is_mapped(range.clone())
             && range
                 .clone()
@@ -167,13 +167,13 @@ impl Space {
                 .all(|n| self.pages[&n].is_like(&self.pages[&range.start]))
     }
 
-    pub fn unmap(&mut self, range: Range<u64>) {
+    pub(crate) fn unmap(&mut self, range: Range<u64>) {
         for n in range {
             self.pages.remove(&n);
         }
     }
 
-    pub fn load(&self, number: u64, cell: usize) -> Outcome {
+    pub(crate) fn load(&self, number: u64, cell: usize) -> Outcome {
         let Some(page) = self.pages.get(&number) else {
             return Outcome::MapErr;
         };
@@ -197,17 +197,21 @@ impl Space {
         }
     }
 
-    pub fn exec(&self, number: u64) -> Outcome {
+    pub(crate) fn exec(&self, number: u64) -> Outcome {
         match self.pages.get(&number) {
             None => Outcome::MapErr,
-            Some(page) if page.prot & EXEC == 0 => Outcome::AccErr,
+            Some(page) if page.prot == 0 => Outcome::AccErr,
+            // The page is read in before the fetch is refused.
+            Some(page) if page.prot & EXEC == 0 && self.value(page, 0) != Outcome::Bus => {
+                Outcome::AccErr
+            }
             Some(page) => self.value(page, 0),
         }
     }
 
     /// Stores, or says why not. Shared stores past the end of a file, in its last page, are not
     /// modelled: the caller asks [`Space::may_store`] first.
-    pub fn store(&mut self, number: u64, cell: usize, value: u64) -> Outcome {
+    pub(crate) fn store(&mut self, number: u64, cell: usize, value: u64) -> Outcome {
         let before = match self.pages.get(&number) {
             None => return Outcome::MapErr,
             Some(page) if page.prot & WRITE == 0 => return Outcome::AccErr,
@@ -236,7 +240,7 @@ impl Space {
         Outcome::Value(value)
     }
 
-    pub fn may_store(&self, number: u64, cell: usize) -> bool {
+    pub(crate) fn may_store(&self, number: u64, cell: usize) -> bool {
         match self.pages.get(&number) {
             Some(Page {
                 shared: true,
@@ -250,7 +254,7 @@ impl Space {
         }
     }
 
-    pub fn fork(&self) -> Self {
+    pub(crate) fn fork(&self) -> Self {
         let mut child = Self::default();
         for (number, page) in &self.pages {
             if page.dont_fork {
@@ -268,7 +272,7 @@ impl Space {
     }
 
     /// mprotect: what comes before a hole is changed.
-    pub fn protect(&mut self, range: Range<u64>, prot: u32) -> Result<(), i32> {
+    pub(crate) fn protect(&mut self, range: Range<u64>, prot: u32) -> Result<(), i32> {
         for n in range {
             self.pages.get_mut(&n).ok_or(ENOMEM)?.prot = prot;
         }
@@ -276,7 +280,7 @@ impl Space {
     }
 
     /// madvise: holes are skipped and reported at the end; a page that refuses stops it.
-    pub fn advise(
+    pub(crate) fn advise(
         &mut self,
         range: Range<u64>,
         mut each: impl FnMut(&mut Page) -> Result<(), i32>,
@@ -292,7 +296,7 @@ impl Space {
     }
 
     /// Moves pages, and adds `grow` more after them.
-    pub fn relocate(&mut self, from: Range<u64>, to: u64, grow: u64, keep: bool) {
+    pub(crate) fn relocate(&mut self, from: Range<u64>, to: u64, grow: u64, keep: bool) {
         let last = self.pages[&(from.end - 1)].clone();
         let moved: Vec<_> = from.clone().map(|n| self.pages.remove(&n)).collect();
         for (i, page) in moved.into_iter().enumerate() {
@@ -322,7 +326,7 @@ impl Space {
     }
 
     /// A file was cut: own copies of pages past its end are gone.
-    pub fn cut(&mut self, file: &ObjectRef) {
+    pub(crate) fn cut(&mut self, file: &ObjectRef) {
         for page in self.pages.values_mut() {
             if let Backing::Object(object, index) = &page.backing
                 && Rc::ptr_eq(object, file)

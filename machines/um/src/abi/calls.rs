@@ -1,7 +1,7 @@
 //! From a call's number to what answers it.
 
 use super::table::{self, How};
-use super::{files, memory, paths, prefault, procfs, special, transfer};
+use super::{changes, files, memory, paths, peer, prefault, procfs, special, transfer};
 use crate::engine::{Action, Engine};
 use crate::task::Task;
 use vellum_types::FileId;
@@ -20,6 +20,11 @@ pub(super) enum AtExit {
     RefreshOpened,
     /// The limits of this process may have changed.
     Limits(i32),
+}
+
+/// An errno for the program.
+pub(super) fn fail(errno: i32) -> Action {
+    Action::Return(-i64::from(errno))
 }
 
 fn answer(result: Result<i64>) -> Action {
@@ -59,14 +64,14 @@ pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action 
         | libc::SYS_writev
         | libc::SYS_pwritev
         | libc::SYS_pwritev2 => transfer::write(engine, task),
-        libc::SYS_sendfile => special::send_file(engine, task),
-        libc::SYS_copy_file_range => special::copy_range(engine, task),
-        libc::SYS_splice => special::splice(engine, task),
-        libc::SYS_ftruncate => special::truncate_open(engine, task),
-        libc::SYS_truncate => special::truncate(engine, task),
-        libc::SYS_fallocate => special::allocate(engine, task),
+        libc::SYS_sendfile => changes::send_file(engine, task),
+        libc::SYS_copy_file_range => changes::copy_range(engine, task),
+        libc::SYS_splice => changes::splice(engine, task),
+        libc::SYS_ftruncate => changes::truncate_open(engine, task),
+        libc::SYS_truncate => changes::truncate(engine, task),
+        libc::SYS_fallocate => changes::allocate(engine, task),
         libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => {
-            special::sync(engine, task)
+            changes::sync(engine, task)
         }
         libc::SYS_sync | libc::SYS_syncfs => {
             // Errors are told to those who sync the file itself.
@@ -86,6 +91,7 @@ pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action 
         | libc::SYS_faccessat
         | libc::SYS_faccessat2 => paths::examine(engine, task),
 
+        libc::SYS_process_vm_readv | libc::SYS_process_vm_writev => peer::copy(engine, task),
         libc::SYS_sysinfo => answer(procfs::sysinfo(engine, task)),
         libc::SYS_ioctl
         | libc::SYS_fcntl
@@ -93,6 +99,7 @@ pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action 
         | libc::SYS_prctl
         | libc::SYS_arch_prctl
         | libc::SYS_setrlimit
+        | libc::SYS_getrlimit
         | libc::SYS_prlimit64
         | libc::SYS_seccomp
         | libc::SYS_setsockopt
@@ -140,9 +147,9 @@ pub(super) fn exit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) {
         }
         AtExit::Limits(pid) => {
             if task.tgid == pid || task.tid == pid {
-                task.mm.set_limits(memory::limits(task.tgid));
+                memory::set_limits(&task.mm, task.tgid);
             } else if let Some(other) = engine.tasks.get(&pid) {
-                other.mm.set_limits(memory::limits(pid));
+                memory::set_limits(&other.mm, pid);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! execve(2) and execveat(2), up to the point where the host takes part.
 
 use super::auxv::{self, Facts};
-use super::elf::{self, HEADER, PROGRAM_HEADER};
+use super::elf;
 use super::image::{self, Object};
+use super::program::{Ids, executable, ids, object, read};
 use super::user::User;
-use super::{ImageState, Program, fd, files, memory, paths};
+use super::{ImageState, Program, fd, memory, paths};
 use crate::engine::{Engine, Image};
 use crate::facade::{MmLayout, MmRef};
 use crate::task::Task;
@@ -37,7 +38,7 @@ struct Request {
 /// Where names are looked up.
 enum Place<'a, 'm> {
     /// As the task would: its root, its directory, its `/proc/self`.
-    Task(&'a Task<'m>),
+    Task(&'a Task<'m>, Ids),
     /// As the supervisor would.
     Own,
 }
@@ -45,15 +46,26 @@ enum Place<'a, 'm> {
 impl<'m> Place<'_, 'm> {
     fn open(&self, engine: &mut Engine<'m>, dir: i32, path: &[u8]) -> Result<OwnedFd> {
         match self {
-            Self::Task(task) => paths::resolve_path(engine, task, dir, path, libc::O_PATH),
+            Self::Task(task, ids) => {
+                let located = paths::locate(engine, task, dir, path)?;
+                let _as_user = ids.assume();
+                located.open(libc::O_PATH)
+            }
             Self::Own if path.is_empty() => Err(libc::ENOENT),
             Self::Own => fd::open_at(None, path, libc::O_PATH),
+        }
+    }
+    /// RLIMIT_AS.
+    fn address_space(&self) -> u64 {
+        match self {
+            Self::Task(task, _) => task.mm.limits().address_space,
+            Self::Own => u64::MAX,
         }
     }
     /// The process whose limits count.
     fn pid(&self) -> i32 {
         match self {
-            Self::Task(task) => task.tgid,
+            Self::Task(task, _) => task.tgid,
             Self::Own => 0,
         }
     }
@@ -75,11 +87,12 @@ pub fn exec_image<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Result<Im
     if flags & !(libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW) != 0 {
         return Err(libc::EINVAL);
     }
+    let ids = ids(task.tid)?;
     let path = paths::read_path(engine, task, task.arg(first))?;
     let arguments = strings(engine, task, task.arg(first + 1))?;
     let environment = strings(engine, task, task.arg(first + 2))?;
     let (file, name) = if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
-        let file = engine.abi.descriptors.get(task.tgid, dir)?;
+        let file = engine.abi.descriptors.get(task.tgid, task.tid, dir)?;
         (
             fd::reopen(&file, libc::O_PATH)?,
             format!("/dev/fd/{dir}").into_bytes(),
@@ -87,7 +100,11 @@ pub fn exec_image<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Result<Im
     } else {
         let nofollow = flags & libc::AT_SYMLINK_NOFOLLOW != 0;
         let follow = if nofollow { libc::O_NOFOLLOW } else { 0 };
-        let file = paths::resolve_path(engine, task, dir, &path, libc::O_PATH | follow)?;
+        let located = paths::locate(engine, task, dir, &path)?;
+        let file = {
+            let _as_user = ids.assume();
+            located.open(libc::O_PATH | follow)?
+        };
         if fd::stat(&file)?.mode & libc::S_IFMT == libc::S_IFLNK {
             return Err(libc::ELOOP);
         }
@@ -98,10 +115,9 @@ pub fn exec_image<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Result<Im
         };
         (file, name)
     };
-    let ids = ids(task.tid)?;
     build(
         engine,
-        &Place::Task(task),
+        &Place::Task(task, ids),
         file,
         Request {
             name,
@@ -173,75 +189,13 @@ fn strings<'m>(engine: &Engine<'m>, task: &Task<'m>, at: u64) -> Result<Vec<Vec<
     }
 }
 
-/// User and group ids of a thread: real, effective.
-fn ids(tid: i32) -> Result<[[u64; 2]; 2]> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| libc::ESRCH)?;
-    let line = |key: &str| {
-        let mut numbers = status
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap_or("")
-            .split_whitespace()
-            .map(|number| number.parse().unwrap_or(0));
-        [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)]
-    };
-    Ok([line("Uid:"), line("Gid:")])
-}
-
-/// A file that may be executed, for reading through the page cache.
-fn executable<'m>(engine: &Engine<'m>, file: &OwnedFd) -> Result<crate::facade::MappingRef<'m>> {
-    let stat = fd::stat(file)?;
-    if !stat.is_regular() || fd::is_noexec(file)? {
-        return Err(libc::EACCES);
-    }
-    fd::may_execute(file)?;
-    let readable = fd::reopen(file, libc::O_RDONLY)?;
-    let flags = libc::O_RDONLY;
-    files::mapping(
-        engine,
-        &files::Regular {
-            fd: readable,
-            stat,
-            flags,
-        },
-        false,
-    )
-}
-
-fn read<'m>(
-    engine: &Engine<'m>,
-    mapping: &crate::facade::MappingRef<'m>,
-    offset: u64,
-    len: usize,
-) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    let got = engine
-        .sys
-        .kernel_read(mapping, offset, &mut bytes)
-        .map_err(|e| e.errno())?;
-    bytes.truncate(got);
-    Ok(bytes)
-}
-
-/// Reads the headers of an ELF file.
-fn object<'m>(engine: &Engine<'m>, mapping: crate::facade::MappingRef<'m>) -> Result<Object<'m>> {
-    let header = elf::header(&read(engine, &mapping, 0, HEADER)?)?;
-    let len = usize::from(header.count) * PROGRAM_HEADER;
-    let segments = elf::segments(&header, &read(engine, &mapping, header.table, len)?)?;
-    Ok(Object {
-        mapping,
-        header,
-        segments,
-    })
-}
-
 /// From a file to an image: follows `#!`, finds the interpreter, maps both.
 fn build<'m>(
     engine: &mut Engine<'m>,
     place: &Place<'_, 'm>,
     mut file: OwnedFd,
     mut request: Request,
-    ids: [[u64; 2]; 2],
+    ids: Ids,
 ) -> Result<Image<'m>> {
     if request.arguments.is_empty() {
         // Since 5.18: no program starts without a name.
@@ -251,7 +205,7 @@ fn build<'m>(
     let mut script_name = name.clone();
     let mut depth = 0;
     let mapping = loop {
-        let mapping = executable(engine, &file)?;
+        let mapping = executable(engine, &file, ids)?;
         let start = read(engine, &mapping, 0, START)?;
         if !start.starts_with(b"#!") {
             break mapping;
@@ -275,13 +229,13 @@ fn build<'m>(
             let name = read(engine, &program.mapping, offset, len as usize)?;
             let name = name.strip_suffix(b"\0").ok_or(libc::ENOEXEC)?;
             let file = place.open(engine, libc::AT_FDCWD, name)?;
-            let mapping = executable(engine, &file)?;
+            let mapping = executable(engine, &file, ids)?;
             // A bad interpreter is ELIBBAD, as a bad library.
             Some(object(engine, mapping).map_err(|_| libc::ELIBBAD)?)
         }
         None => None,
     };
-    let limits = memory::limits(place.pid());
+    let limits = memory::limits(place.pid(), place.address_space());
     let room = (limits.stack / 4).clamp(MAX_STRINGS.0, MAX_STRINGS.1);
     if auxv::size(&name, &request.arguments, &request.environment) > room {
         return Err(libc::E2BIG);
@@ -332,7 +286,7 @@ fn fill<'m>(
     program: &Object<'m>,
     interpreter: Option<&Object<'m>>,
     request: &Request,
-    ids: [[u64; 2]; 2],
+    ids: Ids,
     stack_limit: u64,
 ) -> Result<(u64, u64, VirtAddr)> {
     let mut layout = MmLayout {
@@ -363,8 +317,8 @@ fn fill<'m>(
         header_count: u64::from(program.header.count),
         base: base.map_or(0, |base| base.bias),
         entry: loaded.entry,
-        user: ids[0],
-        group: ids[1],
+        user: ids.user,
+        group: ids.group,
         hwcap: host_fact(libc::AT_HWCAP),
         hwcap2: host_fact(libc::AT_HWCAP2),
         signal_stack: host_fact(libc::AT_MINSIGSTKSZ),
@@ -423,12 +377,5 @@ mod tests {
         assert_eq!(&comm(b"/usr/bin/python3")[..9], b"python3\0\0");
         assert_eq!(&comm(b"a-very-long-program-name")[..], b"a-very-long-pro\0");
         assert_eq!(comm(b""), [0; 16]);
-    }
-
-    #[test]
-    fn ids_of_ourselves() {
-        // SAFETY: takes no pointer.
-        let uid = u64::from(unsafe { libc::getuid() });
-        assert_eq!(ids(std::process::id() as i32).unwrap()[0][0], uid);
     }
 }

@@ -1,4 +1,4 @@
-//! Descriptors of the host: those of the traced programs, borrowed, and our own.
+//! The host's calls on descriptors, as far as they are needed here.
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
@@ -17,7 +17,7 @@ fn check(result: i64) -> Result<i64> {
     if result < 0 { Err(errno()) } else { Ok(result) }
 }
 
-fn owned(result: i64) -> Result<OwnedFd> {
+pub(super) fn owned(result: i64) -> Result<OwnedFd> {
     let fd = check(result)?;
     // SAFETY: the host just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -252,6 +252,46 @@ pub(super) fn memory_file(name: &str, content: &[u8]) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// While it lives, this thread looks files up with these ids: execve of a program that has given up
+/// being what it was started as.
+#[derive(Debug)]
+pub(super) struct AsUser {
+    back: Option<[u32; 2]>,
+}
+
+impl AsUser {
+    /// Takes effective ids.
+    pub(super) fn new(user: u32, group: u32) -> Self {
+        // SAFETY: takes no pointer.
+        let own_user = unsafe { libc::geteuid() };
+        // SAFETY: takes no pointer.
+        let own_group = unsafe { libc::getegid() };
+        if (user, group) == (own_user, own_group) {
+            return Self { back: None };
+        }
+        set_file_ids(user, group);
+        Self {
+            back: Some([own_user, own_group]),
+        }
+    }
+}
+
+impl Drop for AsUser {
+    fn drop(&mut self) {
+        if let Some([user, group]) = self.back {
+            set_file_ids(user, group);
+        }
+    }
+}
+
+/// setfsuid(2) and setfsgid(2), which never fail visibly: then they change nothing.
+fn set_file_ids(user: u32, group: u32) {
+    // SAFETY: takes no pointer.
+    unsafe { libc::setfsgid(group) };
+    // SAFETY: takes no pointer.
+    unsafe { libc::setfsuid(user) };
+}
+
 /// copy_file_range(2) between our descriptors, at their own positions where an offset is `None`.
 pub(super) fn copy_range(
     from: &impl AsRawFd,
@@ -312,68 +352,4 @@ pub fn raise_descriptor_limit() -> Result<libc::rlimit> {
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const new)
     }))?;
     Ok(old)
-}
-
-/// Descriptors of other processes.
-#[derive(Debug, Default)]
-pub(super) struct Descriptors {
-    processes: std::collections::HashMap<i32, OwnedFd>,
-}
-
-impl Descriptors {
-    /// A duplicate of descriptor `fd` of process `tgid`: same open file description.
-    ///
-    /// # Errors
-    /// EBADF if it has none.
-    pub(super) fn get(&mut self, tgid: i32, fd: i32) -> Result<OwnedFd> {
-        if fd < 0 {
-            return Err(libc::EBADF);
-        }
-        if let Some(process) = self.processes.get(&tgid) {
-            match get_from(process, fd) {
-                // The id was given to a new process.
-                Err(libc::ESRCH) => {}
-                result => return result,
-            }
-        }
-        // SAFETY: takes no pointer.
-        let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, tgid, 0) })?;
-        let result = get_from(&process, fd);
-        self.processes.insert(tgid, process);
-        result
-    }
-
-    /// The process is gone.
-    pub(super) fn forget(&mut self, tgid: i32) {
-        self.processes.remove(&tgid);
-    }
-}
-
-fn get_from(process: &OwnedFd, fd: i32) -> Result<OwnedFd> {
-    // SAFETY: takes no pointer.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn descriptors_of_a_process() {
-        let mut descriptors = Descriptors::default();
-        let file = memory_file("x", b"hello").unwrap();
-        let pid = std::process::id() as i32;
-        let twin = descriptors.get(pid, file.as_raw_fd()).unwrap();
-        assert_eq!(stat(&file), stat(&twin));
-        assert_eq!(seek(&twin, 3, libc::SEEK_SET), Ok(3));
-        assert_eq!(
-            seek(&file, 0, libc::SEEK_CUR),
-            Ok(3),
-            "one open file description"
-        );
-        assert_eq!(descriptors.get(pid, 1 << 20).err(), Some(libc::EBADF));
-        assert_eq!(descriptors.get(pid, -1).err(), Some(libc::EBADF));
-        let anew = reopen(&file, libc::O_RDONLY).unwrap();
-        assert_eq!(seek(&anew, 0, libc::SEEK_CUR), Ok(0));
-    }
 }

@@ -62,7 +62,10 @@ pub(super) fn open_file<'m>(
     task: &Task<'m>,
     number: u64,
 ) -> Result<OpenFile> {
-    let fd = engine.abi.descriptors.get(task.tgid, number as i32)?;
+    let fd = engine
+        .abi
+        .descriptors
+        .get(task.tgid, task.tid, number as i32)?;
     let stat = fd::stat(&fd)?;
     let flags = fd::flags(&fd)?;
     let cached = stat.is_regular()
@@ -104,10 +107,30 @@ pub(super) fn mapping<'m>(
     open: &Regular,
     write: bool,
 ) -> Result<MappingRef<'m>> {
+    if engine.store.is_time_to_sweep() {
+        sweep(engine);
+    }
     let id = engine.store.adopt(&open.fd, &open.stat, write)?;
     let mapping = engine.sys.mapping(id).map_err(|error| error.errno())?;
     freshen(engine, id, &mapping, &open.stat);
     Ok(mapping)
+}
+
+/// Lets go of files that were removed, so that the host can free their blocks, and of the oldest
+/// ones if there are very many. Those that are mapped stay.
+fn sweep(engine: &Engine<'_>) {
+    for id in engine.store.dispensable() {
+        if let Some(mapping) = engine.sys.find_mapping(id)
+            && engine.sys.writeback(&mapping, 0, u64::MAX).is_err()
+        {
+            continue;
+        }
+        if engine.sys.cache().drop_mapping(id) {
+            // Does nothing if the cache released it.
+            engine.store.forget(id);
+        }
+    }
+    engine.store.swept();
 }
 
 /// The cached file behind `open`, if there is one.
@@ -116,15 +139,26 @@ pub(super) fn cached<'m>(engine: &Engine<'m>, stat: &Stat) -> Option<(FileId, Ma
     Some((id, engine.sys.find_mapping(id)?))
 }
 
-/// Drops what the core holds of a file that somebody else changed.
+/// Drops what the core holds of a file that somebody else changed. What programs wrote through
+/// mappings is written back first: it is newer than anything else.
 pub(super) fn freshen<'m>(engine: &Engine<'m>, id: FileId, mapping: &MappingRef<'m>, stat: &Stat) {
-    if engine.store.is_stale(id, stat) {
-        if stat.size < mapping.size() {
-            engine.sys.truncate(mapping, stat.size);
-        }
-        // A page that is mapped and cannot be read keeps what it had; its reader cannot be told.
-        let _ = engine.sys.invalidate(mapping);
-        engine.store.record(id, stat);
+    if !engine.store.is_stale(id, stat) {
+        return;
+    }
+    if stat.size < mapping.size() {
+        engine.sys.truncate(mapping, stat.size);
+    }
+    // Neither can be told to anybody: a page that cannot be written stays dirty, and one that is
+    // mapped and cannot be read keeps what it had.
+    let _ = engine.sys.writeback(mapping, 0, u64::MAX);
+    let _ = engine.sys.invalidate(mapping);
+    match engine
+        .store
+        .descriptor(id)
+        .and_then(|fd| fd::stat(&*fd).ok())
+    {
+        Some(now) => engine.store.record(id, &now),
+        None => engine.store.record(id, stat),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::files::{self, OpenFile};
 use crate::engine::Engine;
-use crate::facade::{FileRef, Limits, MmapRequest};
+use crate::facade::{FileRef, Limits, Mm, MmapRequest};
 use crate::task::Task;
 
 type Result<T> = core::result::Result<T, i32>;
@@ -105,13 +105,29 @@ pub(super) fn other<'m>(engine: &mut Engine<'m>, task: &Task<'m>) -> Result<i64>
     done.map(|()| 0).map_err(|error| error.errno())
 }
 
-/// The memory limits that the host keeps for process `pid`, for the core.
-pub(super) fn limits(pid: i32) -> Limits {
+/// The memory limits of process `pid`: those that the host keeps, and `address_space` of its own.
+pub(super) fn limits(pid: i32, address_space: u64) -> Limits {
     let of = |resource| super::fd::limit(pid, resource).map_or(u64::MAX, |limit| limit.rlim_cur);
     Limits {
-        address_space: of(libc::RLIMIT_AS),
+        address_space,
         data: of(libc::RLIMIT_DATA),
         stack: of(libc::RLIMIT_STACK),
-        memlock: of(libc::RLIMIT_MEMLOCK),
+        // CAP_IPC_LOCK.
+        memlock: if is_privileged() {
+            u64::MAX
+        } else {
+            of(libc::RLIMIT_MEMLOCK)
+        },
     }
+}
+
+/// The host's limits of process `pid` may have changed.
+pub(super) fn set_limits(mm: &Mm<'_>, pid: i32) {
+    mm.set_limits(limits(pid, mm.limits().address_space));
+}
+
+/// True if programs are the superuser's: they have our ids, and cannot gain any.
+pub(super) fn is_privileged() -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::geteuid() == 0 }
 }

@@ -29,6 +29,8 @@
 
 mod auxv;
 mod calls;
+mod changes;
+mod descriptors;
 mod elf;
 mod exec;
 mod fd;
@@ -36,8 +38,11 @@ mod files;
 mod image;
 mod memory;
 mod paths;
+mod peer;
 mod prefault;
 mod procfs;
+mod program;
+mod snapshots;
 mod special;
 mod store;
 pub mod table;
@@ -86,6 +91,8 @@ pub struct ImageState {
 pub struct TaskState {
     /// What it runs; `None` only before the first exec.
     program: Option<Rc<Program>>,
+    /// The hard limit of RLIMIT_AS, if one was set.
+    address_space_max: Option<u64>,
     /// Memory ran out while the present call's buffers were faulted in.
     pub(crate) starved: bool,
     /// A call that the host may resume by restart_syscall.
@@ -97,8 +104,8 @@ pub struct TaskState {
 /// What is remembered of no task in particular.
 #[derive(Debug, Default)]
 pub struct State<'m> {
-    descriptors: fd::Descriptors,
-    snapshots: procfs::Snapshots,
+    descriptors: descriptors::Descriptors,
+    snapshots: snapshots::Snapshots,
     /// Devices, and whether their regular files are ordinary ones.
     devices: HashMap<u64, bool>,
     /// How often each call was refused or unknown.
@@ -142,6 +149,7 @@ pub fn syscall_exit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) {
 pub fn forked(parent: &TaskState, _flags: u64) -> TaskState {
     TaskState {
         program: parent.program.clone(),
+        address_space_max: parent.address_space_max,
         ..TaskState::default()
     }
 }
@@ -150,6 +158,7 @@ pub fn forked(parent: &TaskState, _flags: u64) -> TaskState {
 pub fn execed<'m>(_engine: &mut Engine<'m>, task: &mut Task<'m>, image: ImageState) {
     task.abi = TaskState {
         program: Some(image.program),
+        address_space_max: task.abi.address_space_max,
         ..TaskState::default()
     };
 }

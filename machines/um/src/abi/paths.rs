@@ -170,41 +170,73 @@ pub(super) fn resolve<'m>(
 }
 
 /// As [`resolve`], with the path at hand and flags for open(2).
-pub(super) fn resolve_path<'m>(
+fn resolve_path<'m>(
     engine: &mut Engine<'m>,
     task: &Task<'m>,
     dir: i32,
     path: &[u8],
     flags: i32,
 ) -> Result<OwnedFd> {
+    locate(engine, task, dir, path)?.open(flags)
+}
+
+/// Where a task's path leads, from our point of view.
+#[derive(Debug)]
+pub(super) struct Located {
+    /// Where `path` begins; the root if `None`.
+    base: Option<OwnedFd>,
+    path: Vec<u8>,
+}
+
+impl Located {
+    /// Opens it; the only step for which the task's ids count.
+    ///
+    /// # Errors
+    /// The host's errno.
+    pub(super) fn open(&self, flags: i32) -> Result<OwnedFd> {
+        fd::open_at(self.base.as_ref().map(AsFd::as_fd), &self.path, flags)
+    }
+}
+
+/// Finds out what a path means to the task: its root, its directory, its `/proc/self`.
+///
+/// # Errors
+/// ENOENT for an empty path, or the host's errno.
+pub(super) fn locate<'m>(
+    engine: &mut Engine<'m>,
+    task: &Task<'m>,
+    dir: i32,
+    path: &[u8],
+) -> Result<Located> {
     if path.is_empty() {
         return Err(libc::ENOENT);
     }
+    let absolute = |path| Located { base: None, path };
     if let Some(node) = procfs::node(path, task)
         && let Some(program) = procfs::program(engine, task, &node)
     {
-        return fd::reopen(&program.file, flags);
+        let number = program.file.as_raw_fd();
+        return Ok(absolute(format!("/proc/self/fd/{number}").into_bytes()));
     }
     let path = own_view(path, task.tgid, task.tid);
     if path.starts_with(b"/") {
-        let root = format!("/proc/{}/root", task.tid);
-        if fd::read_link(root.as_bytes()).is_ok_and(|root| root != b"/") {
-            let mut inside = root.into_bytes();
-            inside.extend_from_slice(&path);
-            return fd::open_at(None, &inside, flags);
+        let mut root = format!("/proc/{}/root", task.tid).into_bytes();
+        if fd::read_link(&root).is_ok_and(|root| root != b"/") {
+            root.extend_from_slice(&path);
+            return Ok(absolute(root));
         }
-        return fd::open_at(None, &path, flags);
+        return Ok(absolute(path));
     }
     let base = if dir == libc::AT_FDCWD {
-        fd::open_at(
-            None,
-            format!("/proc/{}/cwd", task.tid).as_bytes(),
-            libc::O_PATH,
-        )?
+        let cwd = format!("/proc/{}/cwd", task.tid);
+        fd::open_at(None, cwd.as_bytes(), libc::O_PATH)?
     } else {
-        engine.abi.descriptors.get(task.tgid, dir)?
+        engine.abi.descriptors.get(task.tgid, task.tid, dir)?
     };
-    fd::open_at(Some(base.as_fd()), &path, flags)
+    Ok(Located {
+        base: Some(base),
+        path,
+    })
 }
 
 /// Paths that mean something else to each process, from ours to the task's.

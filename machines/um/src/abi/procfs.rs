@@ -5,20 +5,15 @@
 
 use super::Program;
 use super::fd::{self, Stat};
+use super::user::User;
 use crate::engine::{Action, Engine};
 use crate::facade::{MmRef, proc};
 use crate::task::Task;
-use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use vellum_types::PAGE_SIZE;
-
-/// Snapshots that are kept open for programs on their way to opening them.
-const KEPT_OPEN: usize = 64;
-/// Snapshots that are remembered as such.
-const KEPT_IN_MIND: usize = 4096;
 
 /// Something in `/proc` that is answered here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +44,7 @@ const OF_PROCESS: &[&str] = &[
     "pagemap",
     "cmdline",
     "environ",
+    "auxv",
 ];
 
 /// What `path` names, if it is one of ours or a process's `exe`.
@@ -183,10 +179,36 @@ fn of_process<'m>(engine: &Engine<'m>, mm: &MmRef<'m>, pid: i32, name: &str) -> 
                 .ok()
                 .map(|()| bytes);
         }
+        "auxv" => return auxiliary_vector(engine, mm),
         "pagemap" => {}
         _ => return None,
     }
     Some(text.into_bytes())
+}
+
+/// The vector behind the arguments and the environment on the initial stack.
+fn auxiliary_vector<'m>(engine: &Engine<'m>, mm: &MmRef<'m>) -> Option<Vec<u8>> {
+    let user = User {
+        system: &engine.sys,
+        mm,
+    };
+    let start = mm.layout().start_stack;
+    let mut at = start.checked_add(8 * (user.read_u64(start).ok()?.min(1 << 20) + 2))?;
+    while user.read_u64(at).ok()? != 0 {
+        at += 8;
+    }
+    let mut vector = Vec::new();
+    for _ in 0..64 {
+        at += 8;
+        let (key, value) = (user.read_u64(at).ok()?, user.read_u64(at + 8).ok()?);
+        vector.extend(key.to_le_bytes());
+        vector.extend(value.to_le_bytes());
+        if key == libc::AT_NULL {
+            break;
+        }
+        at += 8;
+    }
+    Some(vector)
 }
 
 /// The host's status of the process with the core's lines about memory.
@@ -327,43 +349,6 @@ fn pagemap<'m>(engine: &Engine<'m>, task: &Task<'m>, fd: &OwnedFd, pid: i32) -> 
         fd::seek(fd, (at + count * 8) as i64, libc::SEEK_SET)?;
     }
     Ok((count * 8) as i64)
-}
-
-/// Memory files made here.
-#[derive(Debug, Default)]
-pub(super) struct Snapshots {
-    open: VecDeque<OwnedFd>,
-    /// By inode; whose pagemap, if it is one. The host alone reads them.
-    known: HashMap<(u64, u64), Option<i32>>,
-    order: VecDeque<(u64, u64)>,
-}
-
-impl Snapshots {
-    fn add(&mut self, file: OwnedFd, pagemap: Option<i32>) -> Option<RawFd> {
-        let stat = fd::stat(&file).ok()?;
-        let number = file.as_raw_fd();
-        if self.open.len() == KEPT_OPEN {
-            self.open.pop_front();
-        }
-        self.open.push_back(file);
-        if self.order.len() == KEPT_IN_MIND
-            && let Some(old) = self.order.pop_front()
-        {
-            self.known.remove(&old);
-        }
-        self.order.push_back((stat.dev, stat.ino));
-        self.known.insert((stat.dev, stat.ino), pagemap);
-        Some(number)
-    }
-
-    /// True for a file made here.
-    pub(super) fn contains(&self, stat: &Stat) -> bool {
-        self.known.contains_key(&(stat.dev, stat.ino))
-    }
-
-    fn pagemap(&self, stat: &Stat) -> Option<i32> {
-        self.known.get(&(stat.dev, stat.ino)).copied().flatten()
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
-//! Calls whose pointers depend on their other arguments, and calls that change files.
+//! Calls whose pointers depend on their other arguments.
 
-use super::calls::AtExit;
-use super::fd;
-use super::files::{self, Regular};
+use super::calls::{AtExit, fail};
+use super::memory;
 use super::prefault::{self, prefault_call, prefault_either, prefault_guess};
 use super::user::word_at;
 use crate::engine::{Action, Engine};
 use crate::task::Task;
-use std::os::fd::OwnedFd;
 use vellum_types::Access::{self, Read, Write};
 
 pub(super) const SYS_FUTEX_WAITV: i64 = 449;
@@ -15,20 +13,7 @@ pub(super) const SYS_FUTEX_WAKE: i64 = 454;
 pub(super) const SYS_FUTEX_WAIT: i64 = 455;
 pub(super) const SYS_FUTEX_REQUEUE: i64 = 456;
 
-/// The most that one call copies between files: the machine stands still meanwhile, and callers
-/// must expect less than they asked for.
-const MAX_COPY: u64 = 64 << 20;
-
-fn fail(errno: i32) -> Action {
-    Action::Return(-i64::from(errno))
-}
-
-fn give(result: Result<u64, i32>) -> Action {
-    match result {
-        Ok(value) => Action::Return(value as i64),
-        Err(errno) => fail(errno),
-    }
-}
+const ADDR_NO_RANDOMIZE: u32 = libc::ADDR_NO_RANDOMIZE as u32;
 
 /// Calls with pointers that no row can describe.
 pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
@@ -49,7 +34,9 @@ pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
         }
         libc::SYS_prctl => process_control(engine, task),
         libc::SYS_arch_prctl => arch_control(engine, task),
-        libc::SYS_setrlimit | libc::SYS_prlimit64 => resource_limit(engine, task),
+        libc::SYS_setrlimit | libc::SYS_getrlimit | libc::SYS_prlimit64 => {
+            resource_limit(engine, task)
+        }
         libc::SYS_seccomp => {
             // SECCOMP_SET_MODE_FILTER
             if task.arg(0) == 1 {
@@ -61,8 +48,8 @@ pub(super) fn call<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
         }
         libc::SYS_setsockopt => socket_option(engine, task),
         libc::SYS_personality => match task.arg(0) as u32 {
-            // A query, or what it is already.
-            u32::MAX | 0 => Action::Return(0),
+            // A query, or what it is already: addresses are not randomised here.
+            u32::MAX | 0 | ADDR_NO_RANDOMIZE => Action::Return(0),
             _ => fail(libc::EPERM),
         },
         libc::SYS_memfd_create => {
@@ -275,210 +262,71 @@ fn arch_control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
 }
 
 fn resource_limit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    let (pid, resource, new) = if task.nr() == libc::SYS_setrlimit {
-        (0, task.arg(0), task.arg(1))
-    } else {
-        (task.arg(0) as i32, task.arg(1), task.arg(2))
+    let (pid, resource, new, old) = match task.nr() {
+        libc::SYS_setrlimit => (0, task.arg(0), task.arg(1), 0),
+        libc::SYS_getrlimit => (0, task.arg(0), 0, task.arg(1)),
+        _ => (task.arg(0) as i32, task.arg(1), task.arg(2), task.arg(3)),
     };
+    let resource = resource as libc::__rlimit_resource_t;
+    let own = pid == 0 || pid == task.tgid || pid == task.tid;
+    if resource == libc::RLIMIT_AS && own {
+        return match address_space_limit(engine, task, new, old) {
+            Ok(()) => Action::Return(0),
+            Err(errno) => fail(errno),
+        };
+    }
     let action = prefault_call(engine, task);
     if new == 0 {
         return action;
     }
-    match resource as libc::__rlimit_resource_t {
+    match resource {
         libc::RLIMIT_FSIZE => {
             engine.abi.file_size_limited = true;
             action
         }
-        libc::RLIMIT_AS | libc::RLIMIT_DATA | libc::RLIMIT_STACK | libc::RLIMIT_MEMLOCK => {
-            task.abi.at_exit = AtExit::Limits(if pid == 0 { task.tgid } else { pid });
+        libc::RLIMIT_DATA | libc::RLIMIT_STACK | libc::RLIMIT_MEMLOCK => {
+            task.abi.at_exit = AtExit::Limits(if own { task.tgid } else { pid });
             Action::NativeExit
         }
         _ => action,
     }
 }
 
-/// Two regular files: the host copies between our duplicates, and the core looks again.
-fn between<'m>(
-    engine: &mut Engine<'m>,
-    from: &Regular,
-    to: &Regular,
-    copy: impl FnOnce(&OwnedFd, &OwnedFd) -> Result<u64, i32>,
-) -> Result<u64, i32> {
-    files::write_back(engine, &from.stat)?;
-    files::write_back(engine, &to.stat)?;
-    let copied = copy(&from.fd, &to.fd)?;
-    if let Some(id) = engine.store.find(&to.stat) {
-        files::refresh(engine, id);
-    }
-    Ok(copied)
-}
-
-/// A file offset that the program passes by pointer.
-fn offset<'m>(engine: &Engine<'m>, task: &Task<'m>, at: u64) -> Result<Option<i64>, i32> {
-    match at {
-        0 => Ok(None),
-        _ => engine
-            .read_u64(task, at)
-            .map(|v| Some(v as i64))
-            .ok_or(libc::EFAULT),
-    }
-}
-
-fn put_offset<'m>(
+/// RLIMIT_AS is the core's alone: the host would count what is mapped into its own address space,
+/// which is not the program's.
+fn address_space_limit<'m>(
     engine: &Engine<'m>,
-    task: &Task<'m>,
-    at: u64,
-    value: Option<i64>,
-) -> Result<(), i32> {
-    match value {
-        Some(value) if !engine.write_user(task, at, &value.to_le_bytes()) => Err(libc::EFAULT),
-        _ => Ok(()),
-    }
-}
-
-/// sendfile(2).
-pub(super) fn send_file<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    let from = files::regular(engine, task, task.arg(1));
-    let to = files::regular(engine, task, task.arg(0));
-    match (from, to) {
-        (Some(from), Some(to)) => {
-            let len = task.arg(3).min(MAX_COPY) as usize;
-            give(offset(engine, task, task.arg(2)).and_then(|mut at| {
-                let copied = between(engine, &from, &to, |from, to| {
-                    fd::send_file(to, from, at.as_mut(), len)
-                })?;
-                put_offset(engine, task, task.arg(2), at)?;
-                Ok(copied)
-            }))
-        }
-        (from, to) => outside(engine, task, from, to),
-    }
-}
-
-/// copy_file_range(2).
-pub(super) fn copy_range<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    let from = files::regular(engine, task, task.arg(0));
-    let to = files::regular(engine, task, task.arg(2));
-    match (from, to) {
-        (Some(from), Some(to)) => {
-            let len = task.arg(4).min(MAX_COPY) as usize;
-            let flags = task.arg(5) as u32;
-            let offsets = offset(engine, task, task.arg(1))
-                .and_then(|a| Ok((a, offset(engine, task, task.arg(3))?)));
-            give(offsets.and_then(|(mut a, mut b)| {
-                let copied = between(engine, &from, &to, |from, to| {
-                    fd::copy_range(from, a.as_mut(), to, b.as_mut(), len, flags)
-                })?;
-                put_offset(engine, task, task.arg(1), a)?;
-                put_offset(engine, task, task.arg(3), b)?;
-                Ok(copied)
-            }))
-        }
-        (from, to) => outside(engine, task, from, to),
-    }
-}
-
-/// splice(2): one end is a pipe, so the host does it.
-pub(super) fn splice<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    let from = files::regular(engine, task, task.arg(0));
-    let to = files::regular(engine, task, task.arg(2));
-    outside(engine, task, from, to)
-}
-
-/// The host moves bytes between a file and something else.
-fn outside<'m>(
-    engine: &mut Engine<'m>,
     task: &mut Task<'m>,
-    from: Option<Regular>,
-    to: Option<Regular>,
-) -> Action {
-    for file in [&from, &to].into_iter().flatten() {
-        if let Err(errno) = files::write_back(engine, &file.stat) {
-            return fail(errno);
+    new: u64,
+    old: u64,
+) -> Result<(), i32> {
+    let mut limits = task.mm.limits();
+    let maximum = task.abi.address_space_max.unwrap_or(u64::MAX);
+    let wanted = match new {
+        0 => None,
+        at => {
+            let bytes = engine.read_user::<16>(task, at).ok_or(libc::EFAULT)?;
+            Some((word_at(&bytes, 0), word_at(&bytes, 8)))
         }
-    }
-    let action = prefault_call(engine, task);
-    match to.and_then(|to| engine.store.find(&to.stat)) {
-        Some(id) => {
-            task.abi.at_exit = AtExit::Refresh(id);
-            Action::NativeExit
-        }
-        None => action,
-    }
-}
-
-/// ftruncate(2).
-pub(super) fn truncate_open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    let Some(open) = files::regular(engine, task, task.arg(0)) else {
-        return Action::Native;
     };
-    let size = task.arg(1) as i64;
-    let cached = files::cached(engine, &open.stat);
-    if let Some((id, mapping)) = &cached {
-        files::freshen(engine, *id, mapping, &open.stat);
-    }
-    if let Err(errno) = fd::truncate(&open.fd, size) {
-        return fail(errno);
-    }
-    if let Some((id, mapping)) = cached {
-        engine.sys.truncate(&mapping, size as u64);
-        files::record(engine.store, id, &open.fd);
-    }
-    Action::Return(0)
-}
-
-/// truncate(2): the host does it, and then the core looks at the file if it knows it.
-pub(super) fn truncate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    let action = prefault_call(engine, task);
-    let known = super::paths::resolve(engine, task, libc::AT_FDCWD, task.arg(0))
-        .and_then(|path| fd::stat(&path))
-        .ok()
-        .and_then(|stat| engine.store.find(&stat));
-    match known {
-        Some(id) => {
-            task.abi.at_exit = AtExit::Refresh(id);
-            Action::NativeExit
+    if let Some((present, most)) = wanted {
+        if present > most {
+            return Err(libc::EINVAL);
         }
-        None => action,
-    }
-}
-
-/// fallocate(2).
-pub(super) fn allocate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    let Some(open) = files::regular(engine, task, task.arg(0)) else {
-        return Action::Native;
-    };
-    let (mode, at, len) = (task.arg(1) as i32, task.arg(2), task.arg(3));
-    let moves = mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0;
-    if let Err(errno) = files::write_back(engine, &open.stat)
-        .and_then(|()| fd::allocate(&open.fd, mode, at as i64, len as i64))
-    {
-        return fail(errno);
-    }
-    if let Some((id, mapping)) = files::cached(engine, &open.stat) {
-        if moves {
-            // As in `files::freshen`: nobody can be told.
-            let _ = engine.sys.invalidate(&mapping);
-        } else if mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0 {
-            engine.sys.punch(&mapping, at, len);
-        }
-        if let Some(stat) = files::record(engine.store, id, &open.fd)
-            && stat.size != mapping.size()
-        {
-            engine.sys.truncate(&mapping, stat.size);
+        if most > maximum && !memory::is_privileged() {
+            return Err(libc::EPERM);
         }
     }
-    Action::Return(0)
-}
-
-/// fsync and its kin: what was written through mappings goes first.
-pub(super) fn sync<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    if let Some(open) = files::regular(engine, task, task.arg(0))
-        && let Err(errno) = files::write_back(engine, &open.stat)
-    {
-        return fail(errno);
+    let before = [limits.address_space.to_le_bytes(), maximum.to_le_bytes()].concat();
+    if old != 0 && !engine.write_user(task, old, &before) {
+        return Err(libc::EFAULT);
     }
-    Action::Native
+    if let Some((present, most)) = wanted {
+        limits.address_space = present;
+        task.mm.set_limits(limits);
+        task.abi.address_space_max = Some(most);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

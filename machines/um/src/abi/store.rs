@@ -15,7 +15,7 @@
 
 use super::fd::{self, Piece, Stat};
 use crate::facade::{BackingStore, IoError};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vellum_machine::DirectMap;
@@ -26,6 +26,11 @@ pub(super) const IOV_MAX: usize = 1024;
 
 /// `RWF_NOAPPEND` of Linux 6.9: write at the offset although the descriptor appends.
 const RWF_NOAPPEND: i32 = 0x20;
+
+/// New files between two sweeps, at least.
+const SWEEP: usize = 32;
+/// More files than are kept on a whim; each has one descriptor, or two.
+const MANY: usize = 4096;
 
 #[derive(Debug)]
 struct HostFile {
@@ -45,9 +50,14 @@ impl HostFile {
 
 #[derive(Debug, Default)]
 struct Inner {
-    files: HashMap<FileId, HostFile>,
+    /// By number, which grows with every new file.
+    files: BTreeMap<FileId, HostFile>,
     by_inode: HashMap<(u64, u64), FileId>,
     last: u64,
+    /// Files that became known since the last sweep.
+    new: usize,
+    /// Files that stayed at the last sweep.
+    stayed: usize,
 }
 
 /// Files of the host that the core caches.
@@ -100,6 +110,7 @@ impl HostStore {
             Some(id) => id,
             None => {
                 inner.last += 1;
+                inner.new += 1;
                 FileId(inner.last)
             }
         };
@@ -114,6 +125,48 @@ impl HostStore {
         file.reader = reader.or(file.reader.take());
         file.writer = writer.or(file.writer.take());
         Ok(id)
+    }
+
+    /// True if enough files became known to look for those that can go.
+    pub(super) fn is_time_to_sweep(&self) -> bool {
+        let inner = self.inner();
+        inner.new >= SWEEP.max(inner.stayed / 4)
+    }
+
+    /// Files that have no name any more and, if there are very many, the oldest half.
+    pub(super) fn dispensable(&self) -> Vec<FileId> {
+        let inner = self.inner();
+        let old = if inner.files.len() > MANY {
+            inner.files.len() / 2
+        } else {
+            0
+        };
+        let removed = |file: &HostFile| {
+            file.any()
+                .is_some_and(|fd| fd::stat(&*fd).is_ok_and(|stat| stat.links == 0))
+        };
+        inner
+            .files
+            .iter()
+            .enumerate()
+            .filter(|(i, (_, file))| *i < old || removed(file))
+            .map(|(_, (id, _))| *id)
+            .collect()
+    }
+
+    /// A sweep is over.
+    pub(super) fn swept(&self) {
+        let mut inner = self.inner();
+        inner.new = 0;
+        inner.stayed = inner.files.len();
+    }
+
+    /// Closes the descriptors of a file that the core knows nothing of any more.
+    pub(super) fn forget(&self, id: FileId) {
+        let mut inner = self.inner();
+        if let Some(gone) = inner.files.remove(&id) {
+            inner.by_inode.remove(&(gone.dev, gone.ino));
+        }
     }
 
     /// True if somebody else changed the file since [`HostStore::record`].
@@ -310,10 +363,7 @@ impl BackingStore for HostStore {
     }
 
     fn release(&self, file: FileId) {
-        let mut inner = self.inner();
-        if let Some(gone) = inner.files.remove(&file) {
-            inner.by_inode.remove(&(gone.dev, gone.ino));
-        }
+        self.forget(file);
     }
 }
 

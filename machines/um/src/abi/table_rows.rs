@@ -130,7 +130,7 @@ rows! {
     94 "lchown" Native, [0: Str];
     95 "umask" Free;
     96 "gettimeofday" Native, [0: Out(Const(16)), 1: Out(Const(8))];
-    97 "getrlimit" Native, [1: Out(Const(16))];
+    97 "getrlimit" Emulate, [1: Out(Const(16))];
     98 "getrusage" Native, [1: Out(Const(RUSAGE))];
     99 "sysinfo" Emulate, [0: Out(Const(112))];
     100 "times" Native, [0: Out(Const(32))];
@@ -343,8 +343,8 @@ rows! {
     307 "sendmmsg" Native, [1: Mmsg(2, Read)];
     308 "setns" Free;
     309 "getcpu" Native, [0: Out(Const(4)), 1: Out(Const(4))];
-    310 "process_vm_readv" Refuse(ENOSYS);
-    311 "process_vm_writev" Refuse(ENOSYS);
+    310 "process_vm_readv" Emulate;
+    311 "process_vm_writev" Emulate;
     312 "kcmp" Free;
     313 "finit_module" Refuse(EPERM);
     314 "sched_setattr" Native, [1: InOut(Const(56))];

@@ -120,6 +120,7 @@ impl Listener {
         if fds[0].revents == 0 && fds[1].revents & libc::POLLIN != 0 {
             return Ok(News::Call);
         }
+        // Either a child's signal, or no task is left that could make a call.
         let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
         // SAFETY: room for one record. Nothing to read is as good as something.
         unsafe {
