@@ -84,7 +84,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// async-signal-safe calls; never returns.
 fn child(
     ready: i32,
-    holding: &[libc::sock_filter],
+    holding: Option<&[libc::sock_filter]>,
     filter: &[libc::sock_filter],
     path: &CString,
     nofile: Option<libc::rlimit>,
@@ -98,8 +98,13 @@ fn child(
         // SAFETY: a valid limit that outlives the call.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     }
+    let held = holding.is_some_and(|code| seccomp::install_with_listener(code).is_ok());
     // A listener somewhere above leaves no room for ours.
-    let installed = seccomp::install_with_listener(holding).or_else(|_| seccomp::install(filter));
+    let installed = if held {
+        Ok(())
+    } else {
+        seccomp::install(filter)
+    };
     let status = match installed {
         Ok(()) => {
             let argv = [path.as_ptr(), std::ptr::null()];
@@ -140,15 +145,21 @@ impl<'m> Supervisor<'m> {
         free.retain(|nr| {
             ![libc::SYS_sched_getaffinity, libc::SYS_sched_setaffinity].contains(&i64::from(*nr))
         });
-        let held = abi::held_calls();
-        let holding = seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW, Some(&held));
+        // News of children is a signal to the process: only its first thread can keep it for later.
+        // SAFETY: plain call.
+        let thread = unsafe { libc::gettid() };
+        let first_thread = thread as u32 == std::process::id();
+        let holding = first_thread.then(|| {
+            let held = abi::held_calls();
+            seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW, Some(&held))
+        });
         let filter = seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW, None);
         let path = CString::new(self.engine.machine.stub().host_path())?;
         let (read, write) = pipe()?;
         // SAFETY: this process has one thread; the child only makes async-signal-safe calls.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            child(read.as_raw_fd(), &holding, &filter, &path, nofile);
+            child(read.as_raw_fd(), holding.as_deref(), &filter, &path, nofile);
         }
         check(pid.into())?;
         own_signals()?;

@@ -9,7 +9,6 @@ use crate::pace::Pace;
 use crate::supervisor::Supervisor;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use vellum_machine::Trace;
 use vellum_system::BootError;
@@ -148,17 +147,11 @@ fn find(program: &OsStr) -> Result<OsString, RunError> {
     })
 }
 
-/// Signals and children belong to the whole process, so runs take turns.
-static TURN: Mutex<()> = Mutex::new(());
-
-/// Runs a program to the end of its last process. One run at a time: a second one in the same
-/// process waits for its turn.
+/// Runs a program to the end of its last process.
 ///
 /// # Errors
 /// See [`RunError`]; once the program runs, all that happens is part of the outcome.
 pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
-    // A run that panicked left nothing that the next one uses.
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let nofile = abi::raise_descriptor_limit().ok();
     let machine = UmMachine::new(config.ram_bytes, config.tlb_capacity)?;
     let store = abi::HostStore::default();

@@ -10,7 +10,7 @@ use super::user::User;
 use super::{fd, procfs};
 use crate::engine::{Action, Engine};
 use crate::task::Task;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 type Result<T> = core::result::Result<T, i32>;
 
