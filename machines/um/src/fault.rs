@@ -41,8 +41,12 @@ impl<'m> Supervisor<'m> {
         self.engine.machine.note_fault(task.space, addr);
         let mut outcome = self.serve(task, addr, guess);
         if outcome == FaultOutcome::Segv(SegvCode::AccErr) && guess != Access::Read && !readable {
-            // The guess may be wrong; a load must not die of it.
-            outcome = self.serve(task, addr, Access::Read);
+            // The guess may be wrong; a load must not die of it. If a load fails too, the guess's
+            // answer stands.
+            let second = self.serve(task, addr, Access::Read);
+            if second.is_served() {
+                outcome = second;
+            }
         }
         Ok(Some(match outcome {
             FaultOutcome::Minor | FaultOutcome::Major => Resume::Run(0),

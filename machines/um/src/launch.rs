@@ -1,6 +1,7 @@
 //! The first process, and the signals of the supervisor itself.
 
 use crate::engine::Image;
+use crate::facade::MmRef;
 use crate::host::notify::Listener;
 use crate::host::wait::{self, Status};
 use crate::host::{check, last_error, ptrace, seccomp};
@@ -14,7 +15,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 const _: () = assert!(stub::STUB_BASE < MAILBOX_BASE);
 
@@ -31,6 +32,19 @@ extern "C" fn ask(signal: i32) {
     ASKED.store(signal, Ordering::Relaxed);
 }
 
+/// The terminal asked the guest to end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Did the terminal ask the guest to end?
+pub(crate) fn interrupted() -> bool {
+    // Relaxed: the handler runs on this very thread.
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+extern "C" fn interrupt(_: i32) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
 extern "C" fn nothing(_: i32) {}
 
 fn handle(signal: i32, handler: usize) -> io::Result<()> {
@@ -42,17 +56,16 @@ fn handle(signal: i32, handler: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The terminal's signals are for the guest; requests to end kill it, so that nothing stays behind.
+/// The terminal's signals are for the guest, and remembered, so that what the first process leaves
+/// behind ends with it; requests to end kill all at once.
 fn own_signals() -> io::Result<()> {
     ASKED.store(0, Ordering::Relaxed);
-    for signal in [
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGTSTP,
-        libc::SIGTTOU,
-        libc::SIGTTIN,
-    ] {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+    for signal in [libc::SIGTSTP, libc::SIGTTOU, libc::SIGTTIN] {
         handle(signal, libc::SIG_IGN)?;
+    }
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        handle(signal, interrupt as *const () as usize)?;
     }
     handle(libc::SIGTERM, ask as *const () as usize)?;
     handle(libc::SIGHUP, ask as *const () as usize)?;
@@ -83,15 +96,21 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// What the first child does: waits until it is traced, then becomes the stub. Only
 /// async-signal-safe calls; never returns.
 fn child(
-    ready: i32,
+    (ready, other_end): (i32, i32),
     holding: Option<&[libc::sock_filter]>,
     filter: &[libc::sock_filter],
     path: &CString,
     nofile: Option<libc::rlimit>,
 ) -> ! {
     let mut byte = 0_u8;
+    // Without it the read ends if the supervisor does.
+    // SAFETY: plain call.
+    unsafe { libc::close(other_end) };
     // SAFETY: one byte of room.
-    unsafe { libc::read(ready, (&raw mut byte).cast(), 1) };
+    if unsafe { libc::read(ready, (&raw mut byte).cast(), 1) } != 1 {
+        // SAFETY: as at the end.
+        unsafe { libc::_exit(122) };
+    }
     // SAFETY: plain call; Rust's runtime ignores this signal, programs expect the default.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     if let Some(limit) = nofile {
@@ -156,40 +175,23 @@ impl<'m> Supervisor<'m> {
         let filter = seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW, None);
         let path = CString::new(self.engine.machine.stub().host_path())?;
         let (read, write) = pipe()?;
+        let ends = (read.as_raw_fd(), write.as_raw_fd());
         // SAFETY: this process has one thread; the child only makes async-signal-safe calls.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            child(read.as_raw_fd(), holding.as_deref(), &filter, &path, nofile);
+            child(ends, holding.as_deref(), &filter, &path, nofile);
         }
-        check(pid.into())?;
-        own_signals()?;
-        ptrace::seize(pid, ptrace::GUEST_OPTIONS)?;
-        // SAFETY: one byte that outlives the call.
-        if unsafe { libc::write(write.as_raw_fd(), c"g".as_ptr().cast(), 1) } != 1 {
-            return Err(last_error());
-        }
-        loop {
-            match wait::one(pid)? {
-                Status::Event(libc::PTRACE_EVENT_SECCOMP, _) => break,
-                Status::Signal(signal) => ptrace::cont(pid, signal)?,
-                Status::Exited(123) | Status::Event(libc::PTRACE_EVENT_EXIT, _) => {
-                    return Err(io::Error::other("the host does not allow seccomp filters"));
+        let mm = match check(pid.into()).and_then(|_| self.adopt_first(pid, &write)) {
+            Ok(mm) => mm,
+            Err(error) => {
+                self.engine.sys.mm_put(image.mm);
+                if pid > 0 {
+                    crate::supervisor::kill(pid, libc::SIGKILL);
+                    let _ = wait::one(pid);
                 }
-                Status::Exited(_) | Status::Killed(..) => {
-                    return Err(io::Error::other("the first process ended before it began"));
-                }
-                _ => ptrace::cont(pid, 0)?,
+                return Err(error);
             }
-        }
-        self.first = pid;
-        self.listener = listener_of(pid)
-            .map(|fd| Listener::take(pid, fd))
-            .transpose()?;
-        let mm = self
-            .engine
-            .sys
-            .mm_create()
-            .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
+        };
         let regs = ptrace::regs(pid)?;
         let space = mm.space();
         self.engine.machine.with(space, |s| s.users = 1);
@@ -216,5 +218,37 @@ impl<'m> Supervisor<'m> {
         };
         self.go_on(task, crate::supervisor::Resume::ToExit);
         Ok(())
+    }
+
+    /// Takes the first child as a tracee and brings it to its execve. Returns the address space that
+    /// it counts as until then.
+    fn adopt_first(&mut self, pid: i32, write: &OwnedFd) -> io::Result<MmRef<'m>> {
+        own_signals()?;
+        ptrace::seize(pid, ptrace::GUEST_OPTIONS)?;
+        // SAFETY: one byte that outlives the call.
+        if unsafe { libc::write(write.as_raw_fd(), c"g".as_ptr().cast(), 1) } != 1 {
+            return Err(last_error());
+        }
+        loop {
+            match wait::one(pid)? {
+                Status::Event(libc::PTRACE_EVENT_SECCOMP, _) => break,
+                Status::Signal(signal) => ptrace::cont(pid, signal)?,
+                Status::Exited(123) | Status::Event(libc::PTRACE_EVENT_EXIT, _) => {
+                    return Err(io::Error::other("the host does not allow seccomp filters"));
+                }
+                Status::Exited(_) | Status::Killed(..) => {
+                    return Err(io::Error::other("the first process ended before it began"));
+                }
+                _ => ptrace::cont(pid, 0)?,
+            }
+        }
+        self.first = pid;
+        self.listener = listener_of(pid)
+            .map(|fd| Listener::take(pid, fd))
+            .transpose()?;
+        self.engine
+            .sys
+            .mm_create()
+            .map_err(|e| io::Error::from_raw_os_error(e.errno()))
     }
 }

@@ -116,6 +116,9 @@ impl From<std::io::Error> for RunError {
             Some(libc::EPERM) if matches!(scope.trim(), "2" | "3") => Self::NoPtrace {
                 setting: format!("kernel.yama.ptrace_scope={}", scope.trim()),
             },
+            Some(libc::EPERM | libc::ENOSYS) => Self::NoPtrace {
+                setting: "a tracer or a seccomp filter above this process".to_owned(),
+            },
             _ => Self::Host(error),
         }
     }

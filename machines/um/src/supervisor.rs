@@ -83,6 +83,10 @@ impl<'m> Supervisor<'m> {
                 self.kill_all();
                 self.end.get_or_insert(Status::Killed(signal, false));
             }
+            if self.end.is_some() && crate::launch::interrupted() {
+                // What ignores the terminal's signal would go on for nobody.
+                self.kill_all();
+            }
             match self.next_event() {
                 Ok(Event::Status(tid, status)) => self.event(tid, status),
                 Ok(Event::Call(call)) => self.held_call(call),
