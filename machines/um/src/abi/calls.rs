@@ -92,6 +92,17 @@ pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action 
         | libc::SYS_faccessat2 => paths::examine(engine, task),
 
         libc::SYS_process_vm_readv | libc::SYS_process_vm_writev => peer::copy(engine, task),
+        libc::SYS_close | libc::SYS_close_range | libc::SYS_dup2 | libc::SYS_dup3 => {
+            closing(engine, task);
+            Action::Native
+        }
+        libc::SYS_unshare => {
+            if task.arg(0) & libc::CLONE_FILES as u64 != 0 {
+                engine.abi.known_files.splits(task.tgid);
+            }
+            Action::Native
+        }
+
         libc::SYS_sysinfo => answer(procfs::sysinfo(engine, task)),
         libc::SYS_ioctl
         | libc::SYS_fcntl
@@ -111,6 +122,25 @@ pub(super) fn enter<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action 
         | special::SYS_FUTEX_WAIT
         | special::SYS_FUTEX_REQUEUE => special::call(engine, task),
         _ => by_table(engine, task),
+    }
+}
+
+/// Forgets what the numbers refer to that the call closes.
+fn closing<'m>(engine: &mut Engine<'m>, task: &Task<'m>) {
+    const UNSHARE: u64 = 2;
+    let (known, tgid, tid) = (&mut engine.abi.known_files, task.tgid, task.tid);
+    match task.nr() {
+        libc::SYS_close => known.closes(tgid, tid, task.arg(0) as i32),
+        libc::SYS_close_range => {
+            known.closes_range(tgid, tid, task.arg(0) as u32, task.arg(1) as u32);
+            if task.arg(2) & UNSHARE != 0 {
+                known.splits(tgid);
+            }
+        }
+        _ if task.arg(0) as i32 != task.arg(1) as i32 => {
+            known.closes(tgid, tid, task.arg(1) as i32);
+        }
+        _ => {}
     }
 }
 

@@ -45,6 +45,10 @@ impl Stat {
     pub(super) fn is_regular(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
+    /// A pipe or a socket.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self.mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK)
+    }
     pub(super) fn is_char_device(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFCHR
     }

@@ -1,11 +1,13 @@
 //! Open files of the traced programs: which of them the core caches, and keeping that copy fresh.
 
 use super::fd::{self, Stat};
+use super::known_files::Known;
 use super::store::HostStore;
 use crate::engine::Engine;
 use crate::facade::MappingRef;
 use crate::task::Task;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use vellum_types::FileId;
 
 type Result<T> = core::result::Result<T, i32>;
@@ -14,7 +16,7 @@ type Result<T> = core::result::Result<T, i32>;
 #[derive(Debug)]
 pub(super) struct Regular {
     /// A duplicate of the program's descriptor: position and flags are shared with it.
-    pub(super) fd: OwnedFd,
+    pub(super) fd: Rc<OwnedFd>,
     pub(super) stat: Stat,
     pub(super) flags: i32,
 }
@@ -24,6 +26,8 @@ pub(super) struct Regular {
 pub(super) enum OpenFile {
     /// A file whose content the core caches.
     Regular(Regular),
+    /// A pipe or a socket.
+    Stream,
     /// Anything else.
     Other { fd: OwnedFd, stat: Stat, flags: i32 },
 }
@@ -62,18 +66,30 @@ pub(super) fn open_file<'m>(
     task: &Task<'m>,
     number: u64,
 ) -> Result<OpenFile> {
-    let fd = engine
-        .abi
-        .descriptors
-        .get(task.tgid, task.tid, number as i32)?;
+    let number = number as i32;
+    match engine.abi.known_files.get(task.tgid, number) {
+        Some(Known::Stream) => return Ok(OpenFile::Stream),
+        Some(Known::Regular(fd)) => {
+            let (stat, flags) = (fd::stat(&fd)?, fd::flags(&fd)?);
+            return Ok(OpenFile::Regular(Regular { fd, stat, flags }));
+        }
+        None => {}
+    }
+    let fd = engine.abi.descriptors.get(task.tgid, task.tid, number)?;
     let stat = fd::stat(&fd)?;
     let flags = fd::flags(&fd)?;
     let cached = stat.is_regular()
         && flags & libc::O_PATH == 0
         && is_ordinary(engine, &fd, &stat)
         && !engine.abi.snapshots.contains(&stat);
+    let known = &mut engine.abi.known_files;
     Ok(if cached {
+        let fd = Rc::new(fd);
+        known.remember(task.tgid, number, Known::Regular(Rc::clone(&fd)));
         OpenFile::Regular(Regular { fd, stat, flags })
+    } else if stat.is_stream() && flags & libc::O_PATH == 0 {
+        known.remember(task.tgid, number, Known::Stream);
+        OpenFile::Stream
     } else {
         OpenFile::Other { fd, stat, flags }
     })

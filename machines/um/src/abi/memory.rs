@@ -43,6 +43,7 @@ pub(super) fn mmap<'m>(engine: &mut Engine<'m>, task: &Task<'m>) -> Result<i64> 
                     exec_ok,
                 });
             }
+            OpenFile::Stream => return Err(libc::ENODEV),
             OpenFile::Other {
                 stat,
                 flags: open_flags,

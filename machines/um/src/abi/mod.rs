@@ -36,6 +36,7 @@ mod exec;
 mod fd;
 mod files;
 mod image;
+mod known_files;
 mod memory;
 mod paths;
 mod peer;
@@ -93,6 +94,8 @@ pub struct TaskState {
     program: Option<Rc<Program>>,
     /// The hard limit of RLIMIT_AS, if one was set.
     address_space_max: Option<u64>,
+    /// Shares its descriptors with another process.
+    shares_files: bool,
     /// Memory ran out while the present call's buffers were faulted in.
     pub(crate) starved: bool,
     /// A call that the host may resume by restart_syscall.
@@ -105,6 +108,7 @@ pub struct TaskState {
 #[derive(Debug, Default)]
 pub struct State<'m> {
     descriptors: descriptors::Descriptors,
+    known_files: known_files::KnownFiles,
     snapshots: snapshots::Snapshots,
     /// Devices, and whether their regular files are ordinary ones.
     devices: HashMap<u64, bool>,
@@ -131,6 +135,10 @@ impl State<'_> {
 /// A system call that the engine does not answer itself.
 pub fn dispatch<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     task.abi.starved = false;
+    engine.abi.known_files.arrived(task.tid);
+    if task.abi.shares_files {
+        engine.abi.known_files.note_sharing();
+    }
     let action = calls::enter(engine, task);
     match action {
         Action::Native | Action::NativeExit if task.abi.starved => Action::OutOfMemory,
@@ -146,8 +154,10 @@ pub fn syscall_exit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) {
 
 /// A child was created by fork, vfork or clone with these CLONE_ flags; its TaskState starts as what
 /// this returns.
-pub fn forked(parent: &TaskState, _flags: u64) -> TaskState {
+pub fn forked(parent: &TaskState, flags: u64) -> TaskState {
+    let (files, thread) = (libc::CLONE_FILES as u64, libc::CLONE_THREAD as u64);
     TaskState {
+        shares_files: parent.shares_files || flags & (files | thread) == files,
         program: parent.program.clone(),
         address_space_max: parent.address_space_max,
         ..TaskState::default()
@@ -155,7 +165,8 @@ pub fn forked(parent: &TaskState, _flags: u64) -> TaskState {
 }
 
 /// The task runs a new image from now on (the host closed its CLOEXEC descriptors).
-pub fn execed<'m>(_engine: &mut Engine<'m>, task: &mut Task<'m>, image: ImageState) {
+pub fn execed<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>, image: ImageState) {
+    engine.abi.known_files.forget(task.tgid);
     task.abi = TaskState {
         program: Some(image.program),
         address_space_max: task.abi.address_space_max,
@@ -167,4 +178,5 @@ pub fn execed<'m>(_engine: &mut Engine<'m>, task: &mut Task<'m>, image: ImageSta
 pub fn exited<'m>(engine: &mut Engine<'m>, tid: i32, _state: TaskState) {
     // Its id may be given to another process; that one would be seen through the old handle.
     engine.abi.descriptors.forget(tid);
+    engine.abi.known_files.ended(tid);
 }

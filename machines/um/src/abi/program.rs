@@ -60,7 +60,7 @@ pub(super) fn executable<'m>(
     files::mapping(
         engine,
         &files::Regular {
-            fd: readable,
+            fd: std::rc::Rc::new(readable),
             stat,
             flags,
         },

@@ -159,7 +159,12 @@ const ENGINES_OWN: [i64; 12] = [
 ];
 
 /// Emulated calls that are answered with a value or run just as they are.
-const EMULATED_IN_PLACE: [i64; 35] = [
+const EMULATED_IN_PLACE: [i64; 40] = [
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_dup2,
+    libc::SYS_dup3,
+    libc::SYS_unshare,
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_pread64,

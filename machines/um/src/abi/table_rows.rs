@@ -36,7 +36,7 @@ rows! {
     0 "read" Emulate, [1: Out(Arg(2))], count 2;
     1 "write" Emulate, [1: In(Arg(2))], count 2;
     2 "open" Emulate, [0: Str];
-    3 "close" Free;
+    3 "close" Emulate;
     4 "stat" Emulate, [0: Str, 1: Out(Const(STAT))];
     5 "fstat" Native, [1: Out(Const(STAT))];
     6 "lstat" Emulate, [0: Str, 1: Out(Const(STAT))];
@@ -66,7 +66,7 @@ rows! {
     30 "shmat" Refuse(ENOSYS);
     31 "shmctl" Refuse(ENOSYS);
     32 "dup" Free;
-    33 "dup2" Free;
+    33 "dup2" Emulate;
     34 "pause" Free;
     35 "nanosleep" Native, [0: In(Const(TIMESPEC)), 1: Out(Const(TIMESPEC))];
     36 "getitimer" Native, [1: Out(Const(32))];
@@ -305,7 +305,7 @@ rows! {
     269 "faccessat" Emulate, [1: Str];
     270 "pselect6" Engine, [1: InOut(Bits(0)), 2: InOut(Bits(0)), 3: InOut(Bits(0)), 4: InOut(Const(TIMESPEC)), 5: SigsetArg];
     271 "ppoll" Engine, [0: InOut(Times(1, 8)), 2: InOut(Const(TIMESPEC)), 3: In(Arg(4))];
-    272 "unshare" Free;
+    272 "unshare" Emulate;
     273 "set_robust_list" Engine;
     274 "get_robust_list" Native, [1: Out(Const(8)), 2: Out(Const(8))];
     275 "splice" Emulate, [1: InOut(Const(8)), 3: InOut(Const(8))];
@@ -325,7 +325,7 @@ rows! {
     289 "signalfd4" Native, [1: In(Arg(2))];
     290 "eventfd2" Free;
     291 "epoll_create1" Free;
-    292 "dup3" Free;
+    292 "dup3" Emulate;
     293 "pipe2" Native, [0: Out(Const(8))];
     294 "inotify_init1" Free;
     295 "preadv" Emulate, [1: Iov(2, Write)];
@@ -380,7 +380,7 @@ rows! {
     433 "fspick" Native, [1: Str];
     434 "pidfd_open" Free;
     435 "clone3" Engine;
-    436 "close_range" Free;
+    436 "close_range" Emulate;
     437 "openat2" Emulate, [1: Str, 2: In(Arg(3))];
     438 "pidfd_getfd" Free;
     439 "faccessat2" Emulate, [1: Str];

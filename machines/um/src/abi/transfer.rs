@@ -44,6 +44,7 @@ struct Transfer {
 pub(super) fn read<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     let open = match files::open_file(engine, task, task.arg(0)) {
         Ok(OpenFile::Regular(open)) => open,
+        Ok(OpenFile::Stream) => return prefault::prefault_call(engine, task),
         Ok(OpenFile::Other { fd, stat, .. }) => {
             return match procfs::read_pagemap(engine, task, &fd, &stat) {
                 Some(action) => action,
