@@ -177,7 +177,8 @@ pub(crate) fn vellum() -> &'static str {
     })
 }
 
-fn compare(program: &Program, home: &Path) -> Result<String, String> {
+/// Runs the program natively and under vellum, in directories under `home`; the answer says how long each took.
+pub(crate) fn compare(program: &Program, home: &Path) -> Result<String, String> {
     let native = run_natively(program, home)?;
     if native.timed_out {
         return Err(format!(

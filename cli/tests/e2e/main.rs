@@ -1,4 +1,4 @@
-//! Whole programs, run natively and under `vellum run`, and what the command does with bad input.
+//! Whole programs and the scenario files, run natively and under `vellum run`, and what the command does with bad input.
 //!
 //! `cargo test -p vellum --test e2e -- [--all] [--jobs N] [--list] [NAME…]`
 //!
@@ -13,6 +13,7 @@ mod list;
 mod long;
 mod process;
 mod report;
+mod scenarios;
 
 use case::{Outcome, Test};
 use std::sync::Mutex;
@@ -70,6 +71,7 @@ fn main() {
     let options = Options::read();
     let mut tests = long::programs();
     tests.extend(list::programs());
+    tests.extend(scenarios::tests());
     tests.extend(command::tests());
     let total = tests.len();
     tests.retain(|test| options.selects(test));

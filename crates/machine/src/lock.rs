@@ -13,10 +13,8 @@ pub enum LockRank {
     Mmap = 20,
     /// The table of files.
     Files = 30,
-    /// `i_pages` and `i_mmap`: the pages of one file and who maps them.
+    /// `i_pages`: the pages of one file, their marks and its size in memory.
     Mapping = 40,
-    /// An `anon_vma`: which areas may map its pages.
-    AnonVma = 50,
     /// One object cache.
     Slab = 60,
     /// One zone's free lists.

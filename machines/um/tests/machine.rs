@@ -32,6 +32,16 @@ fn code(code: i32) -> Exit {
     }
 }
 
+/// Says so too: a test of a program that is not installed cannot be made.
+fn is_missing(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let missing = !std::env::split_paths(&paths).any(|folder| folder.join(program).is_file());
+    if missing {
+        println!("skipped: {program} is not installed");
+    }
+    missing
+}
+
 fn temporary(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("vellum-um-{}-{name}", std::process::id()))
 }
@@ -73,6 +83,40 @@ fn output_reaches_the_hosts_files() {
 fn a_tiny_tlb_changes_nothing_but_the_pace() {
     let words = ["sh", "-c", "echo x | cat > /dev/null; exit 5"];
     assert_eq!(run_clean(&config(64, 16, &words)).exit, code(5));
+}
+
+#[test]
+fn bash_runs_in_a_tlb_of_sixteen_pages() {
+    if is_missing("bash") {
+        return;
+    }
+    let script = "for i in {1..20}; do x=$(echo $i | tr 0-9 a-j); y+=$x; done; \
+                  [ $y = bcdefghijbabbbcbdbebfbgbhbibjca ]";
+    let words = ["bash", "-c", script];
+    assert_eq!(run_clean(&config(64, 16, &words)).exit, code(0));
+}
+
+#[test]
+fn eight_threads_share_a_small_tlb() {
+    if is_missing("python3") {
+        return;
+    }
+    let script = "\
+import threading, zlib
+sums = [0] * 8
+def work(n):
+    for turn in range(30):
+        data = bytearray((n * 31 + turn + i) & 255 for i in range(20000))
+        sums[n] = zlib.crc32(data, sums[n])
+threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+threaded, sums = sums, [0] * 8
+[work(n) for n in range(8)]
+assert threaded == sums
+";
+    let words = ["python3", "-c", script];
+    assert_eq!(run_clean(&config(256, 400, &words)).exit, code(0));
 }
 
 #[test]
