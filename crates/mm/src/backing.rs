@@ -60,13 +60,15 @@ impl FaultStream {
         }
     }
 
-    /// The order to try for a private copy of a file's page at `page`: one page, and twice as many
-    /// each time the copies run on upwards, as they do when a program is relocated.
+    /// The order to try for private copies of a file's pages around `page`: three below the machine's
+    /// largest, and twice as many each time the copies run on, as they do when a program is relocated.
     pub(crate) fn next_copy_order(&self, page: u64, max: Order) -> Order {
-        if self.end != 0 && page == self.end {
-            self.order.up().map_or(max, |up| up.min(max))
+        let base = Order::new(max.as_u8().saturating_sub(3)).unwrap_or(Order::ZERO);
+        let runs_on = self.end != 0 && (page == self.end || page + 1 == self.first);
+        if runs_on {
+            self.order.up().map_or(max, |up| up.min(max)).max(base)
         } else {
-            Order::ZERO
+            base
         }
     }
 

@@ -132,9 +132,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
             self.source.split_page(frames);
         }
         let pages = order.pages();
+        let start = fault.page.align_down(order.bytes());
         let mut gather = self.gather(mm.space());
         for n in 0..pages {
-            let va = fault.page + u64::from(n) * PAGE_SIZE;
+            let va = start + u64::from(n) * PAGE_SIZE;
             let old = fault.leaf.get(va).pfn();
             let kind = inner
                 .areas
@@ -150,16 +151,17 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if !fault.anonymous
             && let Some(area) = inner.areas.find_mut(fault.page)
         {
-            let first = fault.page.page_number();
+            let first = start.page_number();
             area.backing.stream.filled(first, u64::from(pages), order);
         }
         gather.flush();
-        self.update_mmu(&fault.leaf, mm.space(), fault.page, u64::from(pages));
+        self.update_mmu(&fault.leaf, mm.space(), start, u64::from(pages));
         Ok(())
     }
 
-    /// How many pages of a file to copy at once, as an order: no more than follow each other in the
-    /// table and still show the file.
+    /// How many pages of a file to copy at once, as an order: an aligned block around the page whose
+    /// entries all still show the file. (What the file becomes later is not seen there any more; mmap(2)
+    /// leaves that open.)
     fn copy_order(&self, inner: &MmInner<'m>, fault: &Fault<'m>) -> Order {
         let max = self.machine.features().anon_order_max;
         if fault.anonymous || max == Order::ZERO || self.is_short() {
@@ -172,16 +174,16 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let mut order = stream
             .unwrap_or_default()
             .next_copy_order(fault.page.page_number(), max);
-        let shows_file = |n: u64| {
-            let va = fault.page + n * PAGE_SIZE;
-            let pte = fault.leaf.covers(va).then(|| fault.leaf.get(va));
-            va < fault.range.end()
-                && pte.is_some_and(|pte| {
-                    pte.is_present() && self.page(pte.pfn()).state() == PageState::File
-                })
+        let shows_file = |va: VirtAddr| {
+            let pte = fault.leaf.get(va);
+            pte.is_present() && self.page(pte.pfn()).state() == PageState::File
         };
         while let Some(down) = order.down() {
-            if (0..u64::from(order.pages())).all(shows_file) {
+            let start = fault.page.align_down(order.bytes());
+            let block = VirtRange::from_len(start, order.bytes());
+            if block.is_some_and(|block| {
+                fault.range.contains_range(&block) && block.pages().all(shows_file)
+            }) {
                 return order;
             }
             order = down;
