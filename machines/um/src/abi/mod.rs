@@ -94,6 +94,8 @@ pub struct TaskState {
     program: Option<Rc<Program>>,
     /// The hard limit of RLIMIT_AS, if one was set.
     address_space_max: Option<u64>,
+    /// A thread whose descriptors are not those of its process.
+    own_files: bool,
     /// Shares its descriptors with another process.
     shares_files: bool,
     /// Memory ran out while the present call's buffers were faulted in.
@@ -136,6 +138,9 @@ impl State<'_> {
 pub fn dispatch<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     task.abi.starved = false;
     engine.abi.known_files.arrived(task.tid);
+    if task.abi.own_files {
+        engine.abi.known_files.splits(task.tgid);
+    }
     if task.abi.shares_files {
         engine.abi.known_files.note_sharing();
     }
@@ -158,6 +163,7 @@ pub fn forked(parent: &TaskState, flags: u64) -> TaskState {
     let (files, thread) = (libc::CLONE_FILES as u64, libc::CLONE_THREAD as u64);
     TaskState {
         shares_files: parent.shares_files || flags & (files | thread) == files,
+        own_files: flags & (files | thread) == thread,
         program: parent.program.clone(),
         address_space_max: parent.address_space_max,
         ..TaskState::default()
