@@ -3,12 +3,11 @@
 use super::Findings;
 use crate::workspace::{self, Package};
 
-/// Paths that exist on one developer's machine only, and a placeholder of a host.
+/// Paths that exist on one developer's machine only.
 const PRIVATE: &[&str] = &[
     concat!("/ro", "ot/"),
     concat!("/wo", "rk/"),
     concat!("/tmp/", "target-"),
-    concat!("/tmp/", "brief"),
     concat!("/ho", "me/"),
 ];
 
