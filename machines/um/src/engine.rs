@@ -2,9 +2,9 @@
 
 use crate::abi;
 use crate::facade::{MmRef, System};
+use crate::ids::ById;
 use crate::machine::UmMachine;
 use crate::task::Task;
-use std::collections::HashMap;
 use vellum_types::{Access, VirtAddr, VirtRange};
 
 /// The core on this machine.
@@ -61,7 +61,7 @@ pub(crate) struct Engine<'m> {
     /// State of the system-call layer that belongs to no task.
     pub abi: abi::State<'m>,
     /// All tasks but the one that is being handled.
-    pub tasks: HashMap<i32, Task<'m>>,
+    pub tasks: ById<i32, Box<Task<'m>>>,
 }
 
 impl<'m> Engine<'m> {

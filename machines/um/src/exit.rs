@@ -54,7 +54,7 @@ impl<'m> Supervisor<'m> {
     }
 
     /// The host has reported the end of a task.
-    pub(crate) fn ended(&mut self, mut task: Task<'m>, status: Status) {
+    pub(crate) fn ended(&mut self, mut task: Box<Task<'m>>, status: Status) {
         self.note_stop(&mut task);
         if task.tid == self.first {
             self.end = Some(status);
@@ -71,7 +71,7 @@ impl<'m> Supervisor<'m> {
     }
 
     /// Drops a task and its part in its space.
-    pub(crate) fn leave_space(&mut self, task: Task<'m>) {
+    pub(crate) fn leave_space(&mut self, task: Box<Task<'m>>) {
         self.leave(task.tid, task.mm, task.space);
         if let crate::supervisor::Phase::Exec(image) = task.phase {
             self.engine.sys.mm_put(image.mm);
@@ -123,7 +123,8 @@ impl<'m> Supervisor<'m> {
                 kill(task.tgid, libc::SIGKILL);
                 return Resume::Run(0);
             };
-            let tasks = self.engine.tasks.values().chain([task]);
+            let others = self.engine.tasks.values().map(|other| &**other);
+            let tasks = others.chain([task]);
             let mut tgids: Vec<i32> = tasks
                 .filter(|t| t.space == victim.space)
                 .map(|t| t.tgid)

@@ -207,7 +207,7 @@ impl<'m> Supervisor<'m> {
         mm: MmRef<'m>,
         flags: u64,
         child_tid: u64,
-    ) -> Task<'m> {
+    ) -> Box<Task<'m>> {
         let sighand = if flags & CLONE_SIGHAND != 0 {
             Rc::clone(&parent.sighand)
         } else if flags & CLONE_CLEAR_SIGHAND != 0 {
@@ -217,7 +217,7 @@ impl<'m> Supervisor<'m> {
         };
         let own_stack = flags & CLONE_VM != 0 && flags & CLONE_VFORK == 0;
         let clear = flags & CLONE_CHILD_CLEARTID != 0;
-        Task {
+        Box::new(Task {
             tid,
             tgid: if flags & CLONE_THREAD != 0 {
                 parent.tgid
@@ -241,7 +241,7 @@ impl<'m> Supervisor<'m> {
             running: false,
             since: self.engine.machine.boot_ns(),
             roaming: parent.roaming,
-        }
+        })
     }
 
     /// The host made a child that shares the memory.

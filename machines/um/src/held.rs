@@ -109,7 +109,7 @@ impl<'m> Supervisor<'m> {
         self.let_go(task, &call, answer);
     }
 
-    fn let_go(&mut self, mut task: Task<'m>, call: &HeldCall, answer: Answer) {
+    fn let_go(&mut self, mut task: Box<Task<'m>>, call: &HeldCall, answer: Answer) {
         let resumed = self.engine.machine.resume(task.space);
         task.running = true;
         self.pace.resumed(&mut task);

@@ -216,7 +216,7 @@ impl<'m> Supervisor<'m> {
             running: false,
             since: 0,
         };
-        self.go_on(task, crate::supervisor::Resume::ToExit);
+        self.go_on(Box::new(task), crate::supervisor::Resume::ToExit);
         Ok(())
     }
 

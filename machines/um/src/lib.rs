@@ -77,6 +77,7 @@ mod fault;
 mod fork;
 mod held;
 mod host;
+mod ids;
 mod inject;
 mod launch;
 mod machine;

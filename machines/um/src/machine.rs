@@ -1,13 +1,13 @@
 //! `UmMachine`: RAM in a memory file, and host address spaces as TLBs.
 
 use crate::host::{ptrace, wait};
+use crate::ids::ById;
 use crate::ram::Ram;
 use crate::space::{HostOp, Service, Space};
 use crate::stub::mailbox::{BATCH, HostCall, Mailbox, SLOTS, Slot};
 use crate::stub::{self, Paths};
 use crate::tlb::{Run, Target};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::time::Instant;
@@ -47,7 +47,7 @@ pub(crate) struct UmMachine {
     zero_page: Cell<Option<Pfn>>,
     capacity: usize,
     boot: Instant,
-    spaces: RefCell<HashMap<u32, Space>>,
+    spaces: RefCell<ById<u32, Space>>,
     free_slots: RefCell<Vec<Slot>>,
     epoch: Cell<u32>,
     fault: Cell<Option<(SpaceId, u64)>>,

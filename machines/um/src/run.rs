@@ -173,7 +173,7 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
         machine: &machine,
         store: &store,
         abi: abi::State::default(),
-        tasks: HashMap::new(),
+        tasks: HashMap::default(),
     };
     let mut supervisor = Supervisor {
         engine,

@@ -278,7 +278,7 @@ impl<'m> Supervisor<'m> {
     }
 
     /// Writes back registers, brings the space up to date and lets the host go on with the task.
-    pub(crate) fn go_on(&mut self, mut task: Task<'m>, resume: Resume) {
+    pub(crate) fn go_on(&mut self, mut task: Box<Task<'m>>, resume: Resume) {
         let tid = task.tid;
         let result = match resume {
             Resume::Stay => Ok(()),

@@ -5,7 +5,8 @@
 //! moment and the moment when the host has closed it, another thread could look it up once more; so
 //! it is not remembered again before the closing task is back.
 
-use std::collections::{HashMap, HashSet};
+use crate::ids::ById;
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -24,7 +25,7 @@ pub(super) enum Known {
 /// The memory.
 #[derive(Debug, Default)]
 pub(super) struct KnownFiles {
-    known: HashMap<(i32, i32), Known>,
+    known: ById<(i32, i32), Known>,
     /// Being closed: process, number, and the task that does it.
     closing: Vec<(i32, i32, i32)>,
     /// Processes whose threads do not share one table.

@@ -90,7 +90,7 @@ fn guest<'m>(
     let other = engine.tasks.get(&pid);
     other
         .or_else(|| engine.tasks.values().find(|task| task.tgid == pid))
-        .map(of)
+        .map(|task| of(task))
 }
 
 /// The program of the process whose `exe` is named.
