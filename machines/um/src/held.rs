@@ -56,11 +56,7 @@ impl<'m> Supervisor<'m> {
             match listener.wait()? {
                 News::Signal => return Ok(Event::Signal),
                 News::Child => self.ask_children = true,
-                News::Call => {
-                    if let Some(call) = listener.receive()? {
-                        return Ok(Event::Call(call));
-                    }
-                }
+                News::Call(call) => return Ok(Event::Call(call)),
             }
         }
     }

@@ -10,6 +10,7 @@
 use super::{check, last_error};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 // include/uapi/linux/seccomp.h
 const RECV: u64 = 0xc050_2100;
@@ -48,35 +49,59 @@ pub(crate) struct HeldCall {
 }
 
 /// What the supervisor waits for: held calls, and news of children.
+///
+/// Waiting is one call of the host: it receives. A child's signal must end it even if it comes just
+/// before it begins; so the signal's handler puts another file in place of the listener, on which
+/// receiving fails at once. The wait puts the listener back and reports the children.
 #[derive(Debug)]
 pub(crate) struct Listener {
     calls: OwnedFd,
-    children: OwnedFd,
+    /// The number that is received on: a duplicate of `calls`, or of `blank`.
+    receive: OwnedFd,
+    /// A file on which receiving fails.
+    _blank: OwnedFd,
 }
 
 /// What [`Listener::wait`] found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum News {
     /// A call is held.
-    Call,
+    Call(HeldCall),
     /// A child stopped or ended: ask `waitpid`.
     Child,
-    /// A signal handler ran.
+    /// Another signal's handler ran.
     Signal,
 }
 
-fn sigchld() -> libc::sigset_t {
-    // SAFETY: zero is a valid set; the calls below fill it.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` outlives the call.
-    unsafe { libc::sigemptyset(&mut set) };
-    // SAFETY: `set` outlives the call, and the number is a signal's.
-    unsafe { libc::sigaddset(&mut set, libc::SIGCHLD) };
-    set
+/// [`Listener::receive`] and `_blank`, for the handler.
+static RECEIVE: AtomicI32 = AtomicI32::new(-1);
+static BLANK: AtomicI32 = AtomicI32::new(-1);
+/// The handler ran.
+static PENDING: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn child_has_news(_: i32) {
+    // Relaxed: the handler runs on the very thread that stored them.
+    let (blank, receive) = (
+        BLANK.load(Ordering::Relaxed),
+        RECEIVE.load(Ordering::Relaxed),
+    );
+    PENDING.store(true, Ordering::Relaxed);
+    // SAFETY: dup2 is async-signal-safe; both numbers are ours while the handler is installed. It
+    // changes errno only if it fails, which two open descriptors rule out.
+    unsafe { libc::dup2(blank, receive) };
+}
+
+fn on_child(handler: usize) -> io::Result<()> {
+    // SAFETY: zero is a valid sigaction: empty mask, no flags, so that calls are interrupted.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler;
+    // SAFETY: `action` outlives the call, and the handler only makes an async-signal-safe call.
+    check(unsafe { libc::sigaction(libc::SIGCHLD, &action, std::ptr::null_mut()) }.into())?;
+    Ok(())
 }
 
 impl Listener {
-    /// Takes over the listener that process `pid` has open as `fd`.
+    /// Takes over the listener that process `pid` has open as `fd`. One at a time.
     pub(crate) fn take(pid: i32, fd: i32) -> io::Result<Self> {
         // SAFETY: takes no pointer.
         let process = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
@@ -90,67 +115,54 @@ impl Listener {
         // An older host does not know the flag, and only loses some speed.
         // SAFETY: takes a number.
         unsafe { libc::ioctl(calls.as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) };
-        let set = sigchld();
-        // SAFETY: `set` outlives the call.
-        check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) }.into())?;
-        // SAFETY: `set` outlives the call.
-        let children = check(
-            unsafe { libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) }.into(),
-        )?;
+        // SAFETY: takes no pointer.
+        let blank = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) }.into())?;
         // SAFETY: a fresh descriptor of ours.
-        let children = unsafe { OwnedFd::from_raw_fd(children as i32) };
-        Ok(Self { calls, children })
+        let blank = unsafe { OwnedFd::from_raw_fd(blank as i32) };
+        // It begins blank: there may be news already.
+        let receive = blank.try_clone()?;
+        RECEIVE.store(receive.as_raw_fd(), Ordering::Relaxed);
+        BLANK.store(blank.as_raw_fd(), Ordering::Relaxed);
+        on_child(child_has_news as *const () as usize)?;
+        Ok(Self {
+            calls,
+            receive,
+            _blank: blank,
+        })
     }
 
     /// Waits for the next news.
     pub(crate) fn wait(&self) -> io::Result<News> {
-        let watch = |fd: &OwnedFd| libc::pollfd {
-            fd: fd.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let mut fds = [watch(&self.children), watch(&self.calls)];
-        // SAFETY: two entries that outlive the call.
-        if unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) } < 0 {
-            return match last_error() {
-                e if e.kind() == io::ErrorKind::Interrupted => Ok(News::Signal),
-                e => Err(e),
-            };
-        }
-        if fds[0].revents == 0 && fds[1].revents & libc::POLLIN != 0 {
-            return Ok(News::Call);
-        }
-        // Either a child's signal, or no task is left that could make a call.
-        let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
-        // SAFETY: room for one record. Nothing to read is as good as something.
-        unsafe {
-            libc::read(
-                self.children.as_raw_fd(),
-                info.as_mut_ptr().cast(),
-                info.len(),
-            )
-        };
-        Ok(News::Child)
-    }
-
-    /// Takes a held call; `None` if it was withdrawn.
-    pub(crate) fn receive(&self) -> io::Result<Option<HeldCall>> {
         // SAFETY: zero is a valid notification; the host asks for a zeroed one.
         let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         // SAFETY: `call` is of the size that the request number states.
-        if unsafe { libc::ioctl(self.calls.as_raw_fd(), RECV, &raw mut call) } < 0 {
-            return match last_error() {
-                e if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
-                e => Err(e),
-            };
+        if unsafe { libc::ioctl(self.receive.as_raw_fd(), RECV, &raw mut call) } >= 0 {
+            return Ok(News::Call(HeldCall {
+                id: call.id,
+                tid: call.pid as i32,
+                nr: i64::from(call.data.nr),
+                args: call.data.args,
+                ip: call.data.instruction_pointer,
+            }));
         }
-        Ok(Some(HeldCall {
-            id: call.id,
-            tid: call.pid as i32,
-            nr: i64::from(call.data.nr),
-            args: call.data.args,
-            ip: call.data.instruction_pointer,
-        }))
+        let error = last_error();
+        let child = match error.raw_os_error() {
+            // The call was withdrawn, or no task is left that could make one.
+            Some(libc::ENOENT) => return Ok(News::Child),
+            Some(libc::EINTR) => PENDING.swap(false, Ordering::Relaxed),
+            // What an event file says: the handler was here before us.
+            Some(libc::ENOTTY) => true,
+            _ => return Err(error),
+        };
+        if !child {
+            return Ok(News::Signal);
+        }
+        // A child that has news from here on has its signal yet to come, or is found when the
+        // children are asked, which is now.
+        // SAFETY: both numbers are ours.
+        let restored = unsafe { libc::dup2(self.calls.as_raw_fd(), self.receive.as_raw_fd()) };
+        check(restored.into())?;
+        Ok(News::Child)
     }
 
     fn send(&self, mut answer: libc::seccomp_notif_resp) -> io::Result<()> {
@@ -211,11 +223,10 @@ impl Listener {
     }
 }
 
-/// Children's signals are let through again.
+/// Children's signals are ignored again.
 impl Drop for Listener {
     fn drop(&mut self) {
-        let set = sigchld();
-        // SAFETY: `set` outlives the call.
-        unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) };
+        // Cannot fail: the number is a signal's.
+        let _ = on_child(libc::SIG_DFL);
     }
 }
