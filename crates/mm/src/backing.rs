@@ -6,7 +6,8 @@ use vellum_types::{FileId, Order};
 use vellum_vma::Backing;
 
 /// `anon_vma`: the identity under which an area's anonymous pages are known. Areas share it by
-/// splitting and by fork, so that a page's owner word leads to all areas that may map it.
+/// splitting and by fork. Areas that differ in it do not merge, and its number is the owner word of
+/// their pages; a list of the areas, for a walk from page to areas, does not exist yet.
 #[derive(Debug)]
 pub struct AnonVma {
     id: u32,

@@ -8,10 +8,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vellum_collections::RadixNode;
 use vellum_machine::{DirectMap, Fill, Machine, Trace, VmItem, VmStat};
 use vellum_object::ObjectCache;
-use vellum_page::{Memmap, OwnedPages, Page, PageFlags, PageSource, PageState};
+use vellum_page::{AllocRequest, Memmap, OwnedPages, Page, PageFlags, PageSource, PageState};
 use vellum_page_cache::PageCache;
 use vellum_page_table::{Pte, PteFlags, TlbGather};
-use vellum_types::{OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
+use vellum_types::{Order, OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
 use vellum_vma::VmaCaches;
 
 /// Pages dropped from the cache at once when memory ends, Linux's `SWAP_CLUSTER_MAX` doubled.
@@ -75,7 +75,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// # Errors
     /// Out of memory.
     pub fn new(parts: MmParts<'m, M>) -> Result<Self, OutOfMemory> {
-        let request = vellum_page::AllocRequest::kernel_zeroed(vellum_types::Order::ZERO);
+        let request = AllocRequest::kernel_zeroed(Order::ZERO);
         let zero_page = OwnedPages::alloc(parts.source, request)?.into_pfn();
         let memmap = parts.source.memmap();
         memmap.page(zero_page).set_state(PageState::Zero);
@@ -224,15 +224,39 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// Runs `attempt` again, for as long as it ends for want of memory and clean pages of files that
-    /// nobody uses can be dropped. Each round frees something, so there are finitely many.
+    /// nobody uses can be dropped. An attempt may read such pages in again, so the rounds are counted:
+    /// as many as it takes to drop every frame once.
     pub(crate) fn with_room<T>(
         &self,
         mut attempt: impl FnMut() -> Result<T, MmError>,
     ) -> Result<T, MmError> {
-        loop {
+        for _ in 0..u64::from(self.memmap.span().len()) / SHRINK_BATCH {
             match attempt() {
                 Err(MmError::NoMem) if self.make_room() => {}
                 result => return result,
+            }
+        }
+        attempt()
+    }
+
+    /// Takes a block of `order`, or of the largest order below that can be had cheaply; at worst one
+    /// page. Each page is a block of its own from here on: the block was only a way to get
+    /// neighbouring frames in one go.
+    pub(crate) fn alloc_block(&self, mut order: Order) -> Result<(Pfn, Order), OutOfMemory> {
+        loop {
+            let request = if order == Order::ZERO {
+                AllocRequest::user_movable(order)
+            } else {
+                AllocRequest::user_opportunistic(order)
+            };
+            match self.source.alloc_pages(request) {
+                Ok(frames) => {
+                    if order > Order::ZERO {
+                        self.source.split_page(frames);
+                    }
+                    return Ok((frames, order));
+                }
+                Err(oom) => order = order.down().ok_or(oom)?,
             }
         }
     }

@@ -6,7 +6,6 @@ use crate::backing::FaultStream;
 use crate::context::MmContext;
 use crate::mm::{Mm, MmInner, RssKind};
 use vellum_machine::{Machine, VmEvent};
-use vellum_page::{AllocRequest, OwnedPages};
 use vellum_page_table::PteFlags;
 use vellum_types::{Order, PAGE_SIZE, PfnRange, VirtAddr, VmFlags};
 
@@ -53,24 +52,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 FaultStream::default(),
             ),
         };
-        let mut order = anon_order(fault, stream, max);
-        let (start, frames) = loop {
-            let start = fault.page.align_down(order.bytes());
-            let request = if order == Order::ZERO {
-                AllocRequest::user_movable(order)
-            } else {
-                AllocRequest::user_opportunistic(order)
-            };
-            match OwnedPages::alloc(self.source, request) {
-                Ok(frames) => break (start, frames.into_pfn()),
-                Err(oom) => order = order.down().ok_or(oom)?,
-            }
-        };
-        // Each page lives and dies by itself from here on; the block was only a way to get
-        // neighbouring frames in one go.
-        if order > Order::ZERO {
-            self.source.split_page(frames);
-        }
+        let (frames, order) = self.alloc_block(anon_order(fault, stream, max))?;
+        let start = fault.page.align_down(order.bytes());
         let pages = order.pages();
         if let Some(range) = PfnRange::from_len(frames, pages) {
             self.machine.zero_pages(range);

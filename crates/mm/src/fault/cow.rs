@@ -116,21 +116,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         fault: &Fault<'m>,
     ) -> Result<(), MmError> {
         let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
-        let mut order = self.copy_order(inner, fault);
-        let frames = loop {
-            let request = if order == Order::ZERO {
-                AllocRequest::user_movable(order)
-            } else {
-                AllocRequest::user_opportunistic(order)
-            };
-            match OwnedPages::alloc(self.source, request) {
-                Ok(frames) => break frames.into_pfn(),
-                Err(oom) => order = order.down().ok_or(oom)?,
-            }
-        };
-        if order > Order::ZERO {
-            self.source.split_page(frames);
-        }
+        let (frames, order) = self.alloc_block(self.copy_order(mm, inner, fault))?;
         let pages = order.pages();
         let start = fault.page.align_down(order.bytes());
         let mut gather = self.gather(mm.space());
@@ -160,9 +146,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// How many pages of a file to copy at once, as an order: an aligned block around the page whose
-    /// entries all still show the file. (What the file becomes later is not seen there any more; mmap(2)
+    /// entries all still show the file, and that no running I/O holds in place. (What the file becomes later is not seen there any more; mmap(2)
     /// leaves that open.)
-    fn copy_order(&self, inner: &MmInner<'m>, fault: &Fault<'m>) -> Order {
+    fn copy_order(&self, mm: &Mm<'m>, inner: &MmInner<'m>, fault: &Fault<'m>) -> Order {
         let max = self.machine.features().anon_order_max;
         if fault.anonymous || max == Order::ZERO || self.is_short() {
             return Order::ZERO;
@@ -176,7 +162,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
             .next_copy_order(fault.page.page_number(), max);
         let shows_file = |va: VirtAddr| {
             let pte = fault.leaf.get(va);
-            pte.is_present() && self.page(pte.pfn()).state() == PageState::File
+            let moves = va == fault.page || !self.machine.is_pinned(mm.space(), va);
+            pte.is_present() && self.page(pte.pfn()).state() == PageState::File && moves
         };
         while let Some(down) = order.down() {
             let start = fault.page.align_down(order.bytes());

@@ -66,16 +66,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if flags & MAYMOVE == 0 {
             return Err(MmError::NoMem);
         }
-        let align = PAGE_SIZE;
-        let gap = GapRequest {
-            len: new_len,
-            low: VirtAddr::new(inner.layout.mmap_min),
-            high: VirtAddr::new(inner.layout.mmap_base),
-            align,
-            top_down: true,
-            guard_gap: STACK_GUARD_GAP,
-        };
-        let target = inner.areas.unmapped_area(gap).ok_or(MmError::NoMem)?;
+        let target = self.free_range(inner, new_len)?;
         self.move_area(mm, inner, at, old_len, new_len, target, false)?;
         Ok(target.as_u64())
     }
@@ -112,18 +103,23 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let target = if fixed {
             VirtAddr::new(new_addr)
         } else {
-            let gap = GapRequest {
-                len: new_len,
-                low: VirtAddr::new(inner.layout.mmap_min),
-                high: VirtAddr::new(inner.layout.mmap_base),
-                align: PAGE_SIZE,
-                top_down: true,
-                guard_gap: STACK_GUARD_GAP,
-            };
-            inner.areas.unmapped_area(gap).ok_or(MmError::NoMem)?
+            self.free_range(inner, new_len)?
         };
         self.move_area(mm, inner, at, old_len, new_len, target, keep)?;
         Ok(target.as_u64())
+    }
+
+    /// Where `len` bytes could go, if they may go anywhere.
+    fn free_range(&self, inner: &MmInner<'m>, len: u64) -> Result<VirtAddr, MmError> {
+        let gap = GapRequest {
+            len,
+            low: VirtAddr::new(inner.layout.mmap_min),
+            high: VirtAddr::new(inner.layout.mmap_base),
+            align: PAGE_SIZE,
+            top_down: true,
+            guard_gap: STACK_GUARD_GAP,
+        };
+        inner.areas.unmapped_area(gap).ok_or(MmError::NoMem)
     }
 
     /// `vma_to_resize`.
