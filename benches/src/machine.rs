@@ -1,7 +1,7 @@
 //! A machine whose hooks cost nothing.
 
 use core::ptr::NonNull;
-use vellum_machine::{DirectMap, Features, Fill, Machine, MemoryKind, MemoryRegion};
+use vellum_machine::{Cpus, DirectMap, Features, Fill, Machine, MemoryKind, MemoryRegion};
 use vellum_page_cache::{BackingStore, IoError};
 use vellum_types::{
     FileId, NodeId, Order, Pfn, PfnRange, PhysAddr, PhysRange, SpaceId, VirtAddr, VirtRange,
@@ -49,6 +49,11 @@ impl Machine for BenchMachine {
             anon_order_max: Order::ZERO,
         }
     }
+    fn cpus(&self) -> Cpus<'_> {
+        // SAFETY: the benchmark has one thread.
+        unsafe { Cpus::single() }
+    }
+
     fn now_ns(&self) -> u64 {
         0
     }

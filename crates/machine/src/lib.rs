@@ -13,8 +13,9 @@
 //!   fault(space, addr, access)      ◀── on any miss; a fault on a present entry is a refill
 //! ```
 //!
-//! Also here, because every layer above needs them: ranked spin locks ([`SpinLock`]), the counters
-//! of `/proc/vmstat` ([`VmStat`]) and typed trace events ([`TraceEvent`]).
+//! Also here, because every layer above needs them: ranked spin locks ([`SpinLock`]), values of which
+//! each CPU has its own ([`PerCpu`]), the counters of `/proc/vmstat` ([`VmStat`]) and typed trace
+//! events ([`TraceEvent`]).
 //!
 //! # Invariants
 //! * A machine may drop a TLB entry at any time, and may never invent one.
@@ -33,12 +34,14 @@
 #[cfg(feature = "lockdep")]
 extern crate std;
 
+mod cpu;
 mod direct_map;
 mod lock;
 mod machine;
 mod trace;
 mod vmstat;
 
+pub use cpu::{CpuLocal, CpuPin, Cpus, MAX_CPUS, PerCpu, PerCpuSlot};
 pub use direct_map::DirectMap;
 pub use lock::{LockRank, SpinGuard, SpinLock};
 pub use machine::{Features, Fill, Machine, MemoryKind, MemoryRegion};

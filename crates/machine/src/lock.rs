@@ -15,6 +15,14 @@ pub enum LockRank {
     Files = 30,
     /// `i_pages`: the pages of one file, their marks and its size in memory.
     Mapping = 40,
+    /// `anon_vma` and the mappers of a file: who may have a page in their tables.
+    Rmap = 45,
+    /// A swap area's slots.
+    Swap = 50,
+    /// The arena of kernel mappings.
+    Vmalloc = 52,
+    /// The lists of pages that reclaim looks at.
+    Lru = 55,
     /// One object cache.
     Slab = 60,
     /// One zone's free lists.

@@ -1,6 +1,6 @@
 //! What a machine must do.
 
-use crate::DirectMap;
+use crate::{Cpus, DirectMap};
 use vellum_types::{NodeId, Order, Pfn, PfnRange, PhysRange, Prot, SpaceId, VirtAddr, VirtRange};
 
 /// What the firmware says about a stretch of physical memory.
@@ -60,6 +60,14 @@ pub trait Machine {
 
     /// Constants.
     fn features(&self) -> Features;
+
+    /// Its CPUs.
+    fn cpus(&self) -> Cpus<'_>;
+
+    /// How far apart two nodes are, as in ACPI's SLIT: 10 is here.
+    fn node_distance(&self, from: NodeId, to: NodeId) -> u8 {
+        if from == to { 10 } else { 20 }
+    }
 
     /// Nanoseconds since some fixed moment.
     fn now_ns(&self) -> u64;

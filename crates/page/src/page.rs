@@ -47,7 +47,7 @@ impl PageState {
 bitflags::bitflags! {
     /// `PG_*` bits that are not states.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct PageFlags: u16 {
+    pub struct PageFlags: u32 {
         /// Content is newer than the backing store.
         const DIRTY = 1 << 0;
         /// Content is valid.
@@ -66,6 +66,24 @@ bitflags::bitflags! {
         const ERROR = 1 << 7;
         /// Head of a compound page.
         const HEAD = 1 << 8;
+        /// On a list of reclaim. Linux's `PG_lru`.
+        const LRU = 1 << 9;
+        /// Not to be reclaimed: on the unevictable list.
+        const UNEVICTABLE = 1 << 10;
+        /// In the swap cache: a slot holds, or will hold, the same content.
+        const SWAPCACHE = 1 << 11;
+        /// Was in the working set when it was last reclaimed.
+        const WORKINGSET = 1 << 12;
+        /// To be freed as soon as its write ends.
+        const RECLAIM = 1 << 13;
+        /// Somebody works on the page as a whole. Linux's `PG_locked`.
+        const LOCKED = 1 << 14;
+        /// Its memory is charged to a group.
+        const CHARGED = 1 << 15;
+        /// Its content is backed by swap rather than by a file.
+        const SWAPBACKED = 1 << 16;
+        /// Four bits for the reclaim policy's own use: generation, tier.
+        const POLICY = 0xf << 20;
     }
 }
 
@@ -73,7 +91,7 @@ bitflags::bitflags! {
 #[repr(C, align(32))]
 #[derive(Debug)]
 pub struct Page {
-    /// State in bits 0..8, order in 8..16, flags in 16..32.
+    /// State in bits 0..4, order in 4..8, flags in 8..32.
     word: AtomicU32,
     refcount: AtomicU32,
     mapcount: AtomicU32,
@@ -89,7 +107,7 @@ impl Page {
     /// The state.
     #[inline]
     pub fn state(&self) -> PageState {
-        let raw = (self.word.load(Ordering::Acquire) & 0xff) as usize;
+        let raw = (self.word.load(Ordering::Acquire) & 0xf) as usize;
         PageState::ALL
             .get(raw)
             .copied()
@@ -107,7 +125,7 @@ impl Page {
     #[inline]
     pub fn set_state_order(&self, state: PageState, order: Order) {
         self.word.store(
-            state as u32 | u32::from(order.as_u8()) << 8,
+            state as u32 | u32::from(order.as_u8()) << 4,
             Ordering::Release,
         );
     }
@@ -115,32 +133,28 @@ impl Page {
     /// The order of the block that starts here.
     #[inline]
     pub fn order(&self) -> Order {
-        let raw = (self.word.load(Ordering::Relaxed) >> 8) as u8;
+        let raw = (self.word.load(Ordering::Relaxed) >> 4) as u8 & 0xf;
         Order::new(raw).unwrap_or(Order::MAX)
     }
 
     /// The flags.
     #[inline]
     pub fn flags(&self) -> PageFlags {
-        PageFlags::from_bits_retain((self.word.load(Ordering::Acquire) >> 16) as u16)
+        PageFlags::from_bits_retain(self.word.load(Ordering::Acquire) >> 8)
     }
 
     /// Sets flags; returns those that were set before.
     #[inline]
     pub fn set_flags(&self, flags: PageFlags) -> PageFlags {
-        let old = self
-            .word
-            .fetch_or(u32::from(flags.bits()) << 16, Ordering::AcqRel);
-        PageFlags::from_bits_retain((old >> 16) as u16)
+        let old = self.word.fetch_or(flags.bits() << 8, Ordering::AcqRel);
+        PageFlags::from_bits_retain(old >> 8)
     }
 
     /// Clears flags; returns those that were set before.
     #[inline]
     pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
-        let old = self
-            .word
-            .fetch_and(!(u32::from(flags.bits()) << 16), Ordering::AcqRel);
-        PageFlags::from_bits_retain((old >> 16) as u16)
+        let old = self.word.fetch_and(!(flags.bits() << 8), Ordering::AcqRel);
+        PageFlags::from_bits_retain(old >> 8)
     }
 
     /// References: each handle, table entry and cache slot holds one.

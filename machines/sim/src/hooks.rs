@@ -5,7 +5,9 @@ use crate::failure::Failure;
 use crate::machine::SimMachine;
 use crate::tlb::{Flush, TlbEntry};
 use std::sync::atomic::Ordering;
-use vellum_machine::{DirectMap, Features, Fill, Machine, MemoryRegion, TraceEvent, TraceSink};
+use vellum_machine::{
+    Cpus, DirectMap, Features, Fill, Machine, MemoryRegion, TraceEvent, TraceSink,
+};
 use vellum_types::{CpuId, PAGE_SIZE, Pfn, Prot, SpaceId, VirtAddr, VirtRange};
 
 impl Machine for SimMachine {
@@ -24,6 +26,11 @@ impl Machine for SimMachine {
             fault_around_pages: self.config.fault_around_pages,
             anon_order_max: self.config.anon_order_max,
         }
+    }
+
+    fn cpus(&self) -> Cpus<'_> {
+        // SAFETY: simulated CPUs take turns on the thread that owns the machine.
+        unsafe { Cpus::single() }
     }
 
     fn now_ns(&self) -> u64 {

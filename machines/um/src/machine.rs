@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
 use std::time::Instant;
-use vellum_machine::{DirectMap, Features, Fill, Machine, MemoryKind, MemoryRegion};
+use vellum_machine::{Cpus, DirectMap, Features, Fill, Machine, MemoryKind, MemoryRegion};
 use vellum_types::{
     NodeId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnRange, Prot, SpaceId, VirtAddr, VirtRange,
 };
@@ -293,6 +293,11 @@ impl Machine for UmMachine {
             fault_around_pages: FAULT_AROUND_PAGES,
             anon_order_max: Order::new(ANON_ORDER).unwrap_or(Order::ZERO),
         }
+    }
+
+    fn cpus(&self) -> Cpus<'_> {
+        // SAFETY: one supervisor thread serves all tasks.
+        unsafe { Cpus::single() }
     }
 
     fn now_ns(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! A machine that only writes down what it is told.
 
 use std::sync::Mutex;
-use vellum_machine::{DirectMap, Features, Fill, Machine, MemoryRegion};
+use vellum_machine::{Cpus, DirectMap, Features, Fill, Machine, MemoryRegion};
 use vellum_page::PageSource;
 use vellum_types::{Order, SpaceId, VirtAddr, VirtRange};
 
@@ -51,6 +51,11 @@ impl Machine for Recorder<'_> {
             anon_order_max: Order::ZERO,
         }
     }
+    fn cpus(&self) -> Cpus<'_> {
+        // SAFETY: each test has one thread.
+        unsafe { Cpus::single() }
+    }
+
     fn now_ns(&self) -> u64 {
         0
     }
