@@ -183,6 +183,48 @@ impl Page {
         old == 1
     }
 
+    /// One more reference, unless the last one is gone. True if it was taken. For those who found the
+    /// page on a list or in a tree that holds no reference for them. Linux's `folio_try_get`.
+    #[inline]
+    #[must_use]
+    pub fn try_get(&self) -> bool {
+        let more = |n: u32| (n != 0).then(|| n + 1);
+        // Acquire: what the owner wrote before it published the page is seen.
+        self.refcount
+            .try_update(Ordering::Acquire, Ordering::Relaxed, more)
+            .is_ok()
+    }
+    /// Sets the count to zero if it is `expected`, so that nobody can take another reference. True
+    /// if so: the page is the caller's alone. Linux's `folio_ref_freeze`.
+    #[inline]
+    #[must_use]
+    pub fn freeze(&self, expected: u32) -> bool {
+        // AcqRel: everybody's uses happen before ours.
+        self.refcount
+            .compare_exchange(expected, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+    /// Undoes [`Page::freeze`] with `count` references.
+    #[inline]
+    pub fn unfreeze(&self, count: u32) {
+        debug_assert!(self.refcount() == 0, "unfreeze of a page in use");
+        self.refcount.store(count, Ordering::Release);
+    }
+    /// Takes the page lock if it is free. Linux's `folio_trylock`.
+    #[inline]
+    #[must_use]
+    pub fn try_lock(&self) -> bool {
+        !self
+            .set_flags(PageFlags::LOCKED)
+            .contains(PageFlags::LOCKED)
+    }
+    /// Opens the page lock.
+    #[inline]
+    pub fn unlock(&self) {
+        let old = self.clear_flags(PageFlags::LOCKED);
+        debug_assert!(old.contains(PageFlags::LOCKED), "unlock of an open page");
+    }
+
     /// Table entries that map this frame.
     #[inline]
     pub fn mapcount(&self) -> u32 {

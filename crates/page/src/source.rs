@@ -1,6 +1,6 @@
 //! How frames are had.
 
-use crate::Memmap;
+use crate::{Memmap, PageFlags};
 use vellum_machine::DirectMap;
 use vellum_types::{GfpFlags, Order, OutOfMemory, Pfn};
 
@@ -69,6 +69,21 @@ pub trait PageSource: Sync {
     /// # Panics
     /// If `pfn` does not start an allocated block.
     fn split_page(&self, pfn: Pfn);
+
+    /// A page of programs or of a file is ready for reclaim to look at. Linux's `folio_add_lru`. A
+    /// plain allocator does not care.
+    fn lru_add(&self, pfn: Pfn) {
+        let _ = pfn;
+    }
+
+    /// A page was used other than through a table entry. Linux's `folio_mark_accessed`.
+    fn mark_accessed(&self, pfn: Pfn) {
+        let page = self.memmap().page(pfn);
+        // Looking first keeps the line shared among readers.
+        if !page.flags().contains(PageFlags::REFERENCED) {
+            page.set_flags(PageFlags::REFERENCED);
+        }
+    }
 
     /// All descriptors.
     fn memmap(&self) -> Memmap<'_>;
