@@ -3,9 +3,11 @@
 use crate::engine::Image;
 use crate::facade::MmRef;
 use crate::host::notify::Listener;
+use crate::host::seccomp::FreeFcntl;
 use crate::host::wait::{self, Status};
 use crate::host::{check, last_error, ptrace, seccomp};
 use crate::signal::SigHand;
+use crate::space::RESIDENT_STACK;
 use crate::stub::{FREE_WINDOW, MAILBOX_BASE};
 use crate::supervisor::{Phase, Supervisor};
 use crate::task::Task;
@@ -73,14 +75,30 @@ fn own_signals() -> io::Result<()> {
 }
 
 /// Commands of fcntl whose argument is no pointer and that change nothing of ours.
-const PLAIN_FCNTL: [u32; 6] = [
+const PLAIN_FCNTL: &[u32] = &[
     libc::F_DUPFD as u32,
     libc::F_GETFD as u32,
     libc::F_SETFD as u32,
     libc::F_GETFL as u32,
-    libc::F_SETFL as u32,
     libc::F_DUPFD_CLOEXEC as u32,
 ];
+
+/// Commands of fcntl that only read what their argument points at.
+const LOCK_FCNTL: &[u32] = &[
+    libc::F_SETLK as u32,
+    libc::F_SETLKW as u32,
+    libc::F_OFD_SETLK as u32,
+    libc::F_OFD_SETLKW as u32,
+];
+
+/// When fcntl runs without a stop. Databases lock many times for each transaction, and describe the
+/// lock in a variable that they filled in just before.
+const FREE_FCNTL: FreeFcntl = FreeFcntl {
+    plain: PLAIN_FCNTL,
+    not_set: libc::O_APPEND as u32,
+    reading: LOCK_FCNTL,
+    resident: RESIDENT_STACK.start..RESIDENT_STACK.end - size_of::<libc::flock>() as u64,
+};
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
@@ -170,9 +188,9 @@ impl<'m> Supervisor<'m> {
         let first_thread = thread as u32 == std::process::id();
         let holding = first_thread.then(|| {
             let held = abi::held_calls();
-            seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW, Some(&held))
+            seccomp::program(&free, &FREE_FCNTL, FREE_WINDOW, Some(&held))
         });
-        let filter = seccomp::program(&free, &PLAIN_FCNTL, FREE_WINDOW, None);
+        let filter = seccomp::program(&free, &FREE_FCNTL, FREE_WINDOW, None);
         let path = CString::new(self.engine.machine.stub().host_path())?;
         let (read, write) = pipe()?;
         let ends = (read.as_raw_fd(), write.as_raw_fd());

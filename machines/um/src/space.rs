@@ -1,15 +1,21 @@
 //! One host address space: the record of what is installed, and what is still to be done.
 
+use crate::stub::STUB_BASE;
 use crate::stub::mailbox::{HostCall, Slot};
 use crate::tlb::{Record, Run, Target};
 use std::ops::Range;
-use vellum_types::{PAGE_SHIFT, Prot, VirtRange};
+use vellum_types::{PAGE_SHIFT, PAGE_SIZE, Prot, VirtRange};
 
 /// Number under which a service process has the RAM open.
 const RAM_FD: u64 = 0;
 
 /// Operations whose installations are not evicted.
 const SPARED_OPERATIONS: u32 = 8;
+
+/// The last pages of a program's stack. What is loaded there is never evicted, so that the host can
+/// read whatever the program just wrote there, without asking us first.
+pub(crate) const RESIDENT_STACK: Range<u64> =
+    STUB_BASE - PAGE_SIZE - (128 << 10)..STUB_BASE - PAGE_SIZE;
 
 /// A change of host mappings. Pages are page numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -256,8 +262,8 @@ impl Space {
         });
     }
 
-    /// Removes runs until no more than `capacity` are left: never pinned ones and never those that
-    /// the last few operations up to `epoch` installed. One instruction needs several pages at once;
+    /// Removes runs until no more than `capacity` are left: never pinned ones, never those at the end
+    /// of the stack, and never those that the last few operations up to `epoch` installed. One instruction needs several pages at once;
     /// if each evicted another, it would never end.
     pub(crate) fn evict(&mut self, capacity: usize, epoch: u32) {
         let mut tries = self.record.len();
@@ -267,9 +273,12 @@ impl Space {
                 return;
             };
             self.hand = at + run.pages;
-            if epoch.wrapping_sub(run.epoch) >= SPARED_OPERATIONS && !self.any_pinned(at..self.hand)
-            {
-                self.flush(at..self.hand);
+            let pages = at..self.hand;
+            let resident = RESIDENT_STACK.start >> PAGE_SHIFT < pages.end
+                && pages.start < RESIDENT_STACK.end >> PAGE_SHIFT;
+            let spared = epoch.wrapping_sub(run.epoch) < SPARED_OPERATIONS;
+            if !resident && !spared && !self.any_pinned(pages.clone()) {
+                self.flush(pages);
             }
         }
     }

@@ -16,6 +16,11 @@ const GUEST: &str = "VELLUM_TEST_GUEST";
 
 /// Runs `scenario` here and on a machine; `name` is that of the test that calls.
 fn both(name: &str, scenario: fn()) {
+    both_with(name, RunConfig::TLB_CAPACITY, scenario);
+}
+
+/// As [`both`], on a machine with room for so many runs of pages.
+fn both_with(name: &str, tlb_capacity: usize, scenario: fn()) {
     scenario();
     if std::env::var_os(GUEST).is_some() {
         return;
@@ -31,7 +36,7 @@ fn both(name: &str, scenario: fn()) {
     ];
     let outcome = run(&RunConfig {
         ram_bytes: 128 << 20,
-        tlb_capacity: RunConfig::TLB_CAPACITY,
+        tlb_capacity,
         trace: Trace::OFF,
         program: "env".into(),
         args: words.into(),
@@ -328,4 +333,107 @@ fn a_lock_ends_with_its_descriptor() {
         other.try_lock().expect("free");
         assert_eq!(map.get(0, 1), b"x");
     });
+}
+
+/// `struct flock` at `at` locks one byte; what the host says.
+fn lock(file: &File, at: *const libc::flock) -> std::io::Result<()> {
+    // SAFETY: the callers pass readable memory of that size.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, at) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Calls that lock run without a stop if the lock is described at the end of the stack: it must be
+/// readable there whatever else was evicted.
+fn locks() {
+    let scratch = Scratch::new("locks");
+    let file = scratch.file();
+    let other = std::thread::spawn(|| {
+        let mut pages = vec![0u8; 64 << 12];
+        (0..4000usize).for_each(|i| pages[i % 64 << 12] = i as u8);
+    });
+    // SAFETY: zero is a valid flock: a read lock on the whole file.
+    let mut on_stack: libc::flock = unsafe { std::mem::zeroed() };
+    let mut on_heap = Box::new(on_stack);
+    for i in 0..200 {
+        on_stack.l_type = [libc::F_WRLCK, libc::F_UNLCK][i % 2] as i16;
+        on_stack.l_start = i as i64;
+        on_stack.l_len = 1;
+        lock(&file, &raw const on_stack).expect("on the stack");
+        *on_heap = on_stack;
+        lock(&file, &raw const *on_heap).expect("on the heap");
+    }
+    on_stack.l_type = 77;
+    let error = lock(&file, &raw const on_stack).expect_err("no such lock");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    // SAFETY: a fresh mapping of our own.
+    let fresh = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, flags, -1, 0)
+    };
+    lock(&file, fresh.cast()).expect("memory that nobody touched: a read lock on all");
+    let error = lock(&file, 8 as *const libc::flock).expect_err("not mapped");
+    assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+    other.join().expect("it ends");
+}
+
+#[test]
+fn locks_may_be_described_anywhere() {
+    both("locks_may_be_described_anywhere", locks);
+}
+
+#[test]
+fn locks_may_be_described_anywhere_on_a_small_tlb() {
+    both_with("locks_may_be_described_anywhere_on_a_small_tlb", 16, locks);
+}
+
+fn set_append(file: &File, on: bool) {
+    let flags = if on { libc::O_APPEND } else { 0 };
+    // SAFETY: takes no pointer.
+    assert_eq!(
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) },
+        0
+    );
+}
+
+#[test]
+fn appending_can_be_switched_between_writes() {
+    both("appending_can_be_switched_between_writes", || {
+        let scratch = Scratch::new("switch-append");
+        let file = scratch.file();
+        let twin = file.try_clone().expect("a duplicate");
+        file.write_all_at(b"0123456789", 0).expect("at its place");
+        set_append(&twin, true);
+        file.write_all_at(b"ab", 0)
+            .expect("Linux appends whatever the offset says");
+        set_append(&twin, false);
+        file.write_all_at(b"XY", 0).expect("at its place again");
+        let mut read = [0; 16];
+        assert_eq!(file.read_at(&mut read, 0).expect("readable"), 12);
+        assert_eq!(&read[..12], b"XY23456789ab");
+    });
+}
+
+#[test]
+fn the_number_of_a_directory_can_come_again_for_a_file() {
+    both(
+        "the_number_of_a_directory_can_come_again_for_a_file",
+        || {
+            let scratch = Scratch::new("number-again");
+            let folder = File::open(std::env::temp_dir()).expect("a directory");
+            let number = folder.as_raw_fd();
+            folder.sync_all().expect("directories can be synced");
+            let mut byte = [0];
+            let error = folder.read_at(&mut byte, 0).expect_err("a directory");
+            assert_eq!(error.raw_os_error(), Some(libc::EISDIR));
+            drop(folder);
+            let file = scratch.file();
+            assert_eq!(file.as_raw_fd(), number, "the lowest free number");
+            file.write_all_at(b"z", 0).expect("a file");
+            assert_eq!(file.read_at(&mut byte, 0).expect("a file"), 1);
+            assert_eq!(byte, *b"z");
+            file.sync_all().expect("a file");
+        },
+    );
 }

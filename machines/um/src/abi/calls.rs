@@ -170,7 +170,7 @@ pub(super) fn exit<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) {
         AtExit::RefreshOpened => {
             if task.result() >= 0
                 && let Some(open) = files::regular(engine, task, task.result() as u64)
-                && let Some(id) = engine.store.find(&open.stat)
+                && let Some(id) = engine.store.find(open.inode)
             {
                 files::refresh(engine, id);
             }

@@ -7,6 +7,7 @@ use super::prefault::prefault_call;
 use crate::engine::{Action, Engine};
 use crate::task::Task;
 use std::os::fd::OwnedFd;
+use vellum_machine::VmItem;
 
 /// The most that one call copies between files: the machine stands still meanwhile, and callers
 /// must expect less than they asked for.
@@ -26,10 +27,10 @@ fn between<'m>(
     to: &Regular,
     copy: impl FnOnce(&OwnedFd, &OwnedFd) -> Result<u64, i32>,
 ) -> Result<u64, i32> {
-    files::write_back(engine, &from.stat)?;
-    files::write_back(engine, &to.stat)?;
+    files::write_back(engine, from)?;
+    files::write_back(engine, to)?;
     let copied = copy(&from.fd, &to.fd)?;
-    if let Some(id) = engine.store.find(&to.stat) {
+    if let Some(id) = engine.store.find(to.inode) {
         files::refresh(engine, id);
     }
     Ok(copied)
@@ -115,12 +116,12 @@ fn outside<'m>(
     to: Option<Regular>,
 ) -> Action {
     for file in [&from, &to].into_iter().flatten() {
-        if let Err(errno) = files::write_back(engine, &file.stat) {
+        if let Err(errno) = files::write_back(engine, file) {
             return fail(errno);
         }
     }
     let action = prefault_call(engine, task);
-    match to.and_then(|to| engine.store.find(&to.stat)) {
+    match to.and_then(|to| engine.store.find(to.inode)) {
         Some(id) => {
             task.abi.at_exit = AtExit::Refresh(id);
             Action::NativeExit
@@ -135,9 +136,12 @@ pub(super) fn truncate_open<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) ->
         return Action::Native;
     };
     let size = task.arg(1) as i64;
-    let cached = files::cached(engine, &open.stat);
+    let cached = files::cached(engine, open.inode);
     if let Some((id, mapping)) = &cached {
-        files::freshen(engine, *id, mapping, &open.stat);
+        match open.stat() {
+            Ok(stat) => files::freshen(engine, *id, mapping, stat),
+            Err(errno) => return fail(errno),
+        }
     }
     if let Err(errno) = fd::truncate(&open.fd, size) {
         return fail(errno);
@@ -155,7 +159,7 @@ pub(super) fn truncate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Acti
     let known = super::paths::resolve(engine, task, libc::AT_FDCWD, task.arg(0))
         .and_then(|path| fd::stat(&path))
         .ok()
-        .and_then(|stat| engine.store.find(&stat));
+        .and_then(|stat| engine.store.find(stat.inode()));
     match known {
         Some(id) => {
             task.abi.at_exit = AtExit::Refresh(id);
@@ -172,12 +176,12 @@ pub(super) fn allocate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Acti
     };
     let (mode, at, len) = (task.arg(1) as i32, task.arg(2), task.arg(3));
     let moves = mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0;
-    if let Err(errno) = files::write_back(engine, &open.stat)
+    if let Err(errno) = files::write_back(engine, &open)
         .and_then(|()| fd::allocate(&open.fd, mode, at as i64, len as i64))
     {
         return fail(errno);
     }
-    if let Some((id, mapping)) = files::cached(engine, &open.stat) {
+    if let Some((id, mapping)) = files::cached(engine, open.inode) {
         if moves {
             // As in `files::freshen`: nobody can be told.
             let _ = engine.sys.invalidate(&mapping);
@@ -195,8 +199,10 @@ pub(super) fn allocate<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Acti
 
 /// fsync and its kin: what was written through mappings goes first.
 pub(super) fn sync<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
-    if let Some(open) = files::regular(engine, task, task.arg(0))
-        && let Err(errno) = files::write_back(engine, &open.stat)
+    // What write(2) took is in the host's file already.
+    if engine.sys.vmstat().item(VmItem::NrDirty) > 0
+        && let Some(open) = files::regular(engine, task, task.arg(0))
+        && let Err(errno) = files::write_back(engine, &open)
     {
         return fail(errno);
     }

@@ -41,7 +41,13 @@ pub(super) struct Stat {
     pub(super) mtime: i128,
 }
 
+/// Which file: device and inode number.
+pub(super) type Inode = (u64, u64);
+
 impl Stat {
+    pub(super) fn inode(&self) -> Inode {
+        (self.dev, self.ino)
+    }
     pub(super) fn is_regular(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }

@@ -1,11 +1,12 @@
 //! Open files of the traced programs: which of them the core caches, and keeping that copy fresh.
 
-use super::fd::{self, Stat};
+use super::fd::{self, Inode, Stat};
 use super::known_files::Known;
 use super::store::HostStore;
 use crate::engine::Engine;
 use crate::facade::MappingRef;
 use crate::task::Task;
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use vellum_types::FileId;
@@ -17,8 +18,33 @@ type Result<T> = core::result::Result<T, i32>;
 pub(super) struct Regular {
     /// A duplicate of the program's descriptor: position and flags are shared with it.
     pub(super) fd: Rc<OwnedFd>,
-    pub(super) stat: Stat,
+    pub(super) inode: Inode,
     pub(super) flags: i32,
+    /// As it was when the present call first asked.
+    stat: OnceCell<Stat>,
+}
+
+impl Regular {
+    pub(super) fn new(fd: Rc<OwnedFd>, stat: Stat, flags: i32) -> Self {
+        Self {
+            fd,
+            inode: stat.inode(),
+            flags,
+            stat: OnceCell::from(stat),
+        }
+    }
+
+    /// fstat(2), once for each call.
+    ///
+    /// # Errors
+    /// The host's errno.
+    pub(super) fn stat(&self) -> Result<&Stat> {
+        if let Some(stat) = self.stat.get() {
+            return Ok(stat);
+        }
+        let stat = fd::stat(&self.fd)?;
+        Ok(self.stat.get_or_init(|| stat))
+    }
 }
 
 /// What a descriptor refers to.
@@ -29,7 +55,11 @@ pub(super) enum OpenFile {
     /// A pipe or a socket.
     Stream,
     /// Anything else.
-    Other { fd: OwnedFd, stat: Stat, flags: i32 },
+    Other {
+        fd: Rc<OwnedFd>,
+        stat: Stat,
+        flags: i32,
+    },
 }
 
 /// Magic numbers of file systems whose regular files are made up as they are read.
@@ -69,10 +99,19 @@ pub(super) fn open_file<'m>(
     let number = number as i32;
     match engine.abi.known_files.get(task.tgid, number) {
         Some(Known::Stream) => return Ok(OpenFile::Stream),
-        Some(Known::Regular(fd)) => {
-            let (stat, flags) = (fd::stat(&fd)?, fd::flags(&fd)?);
-            return Ok(OpenFile::Regular(Regular { fd, stat, flags }));
+        Some(Known::Regular(fd, inode, flags)) => {
+            let flags = match flags {
+                Some(flags) => flags,
+                None => fd::flags(&fd)?,
+            };
+            return Ok(OpenFile::Regular(Regular {
+                fd,
+                inode,
+                flags,
+                stat: OnceCell::new(),
+            }));
         }
+        Some(Known::Directory(fd, stat, flags)) => return Ok(OpenFile::Other { fd, stat, flags }),
         None => {}
     }
     let fd = engine.abi.descriptors.get(task.tgid, task.tid, number)?;
@@ -85,12 +124,20 @@ pub(super) fn open_file<'m>(
     let known = &mut engine.abi.known_files;
     Ok(if cached {
         let fd = Rc::new(fd);
-        known.remember(task.tgid, number, Known::Regular(Rc::clone(&fd)));
-        OpenFile::Regular(Regular { fd, stat, flags })
+        // Every call that sets this flag is seen, not every one that clears it.
+        let lasting = (flags & libc::O_APPEND == 0).then_some(flags);
+        let regular = Known::Regular(Rc::clone(&fd), stat.inode(), lasting);
+        known.remember(task.tgid, number, regular);
+        OpenFile::Regular(Regular::new(fd, stat, flags))
     } else if stat.is_stream() && flags & libc::O_PATH == 0 {
         known.remember(task.tgid, number, Known::Stream);
         OpenFile::Stream
     } else {
+        let fd = Rc::new(fd);
+        if stat.mode & libc::S_IFMT == libc::S_IFDIR {
+            let directory = Known::Directory(Rc::clone(&fd), stat, flags);
+            known.remember(task.tgid, number, directory);
+        }
         OpenFile::Other { fd, stat, flags }
     })
 }
@@ -126,9 +173,10 @@ pub(super) fn mapping<'m>(
     if engine.store.is_time_to_sweep() {
         sweep(engine);
     }
-    let id = engine.store.adopt(&open.fd, &open.stat, write)?;
+    let stat = open.stat()?;
+    let id = engine.store.adopt(&open.fd, stat, write)?;
     let mapping = engine.sys.mapping(id).map_err(|error| error.errno())?;
-    freshen(engine, id, &mapping, &open.stat);
+    freshen(engine, id, &mapping, stat);
     Ok(mapping)
 }
 
@@ -149,9 +197,9 @@ fn sweep(engine: &Engine<'_>) {
     engine.store.swept();
 }
 
-/// The cached file behind `open`, if there is one.
-pub(super) fn cached<'m>(engine: &Engine<'m>, stat: &Stat) -> Option<(FileId, MappingRef<'m>)> {
-    let id = engine.store.find(stat)?;
+/// What the core holds of a file, if anything.
+pub(super) fn cached<'m>(engine: &Engine<'m>, inode: Inode) -> Option<(FileId, MappingRef<'m>)> {
+    let id = engine.store.find(inode)?;
     Some((id, engine.sys.find_mapping(id)?))
 }
 
@@ -193,11 +241,11 @@ pub(super) fn refresh(engine: &Engine<'_>, id: FileId) {
 ///
 /// # Errors
 /// The host's errno.
-pub(super) fn write_back(engine: &Engine<'_>, stat: &Stat) -> Result<()> {
-    let Some((id, mapping)) = cached(engine, stat) else {
+pub(super) fn write_back(engine: &Engine<'_>, open: &Regular) -> Result<()> {
+    let Some((id, mapping)) = cached(engine, open.inode) else {
         return Ok(());
     };
-    freshen(engine, id, &mapping, stat);
+    freshen(engine, id, &mapping, open.stat()?);
     engine
         .sys
         .writeback(&mapping, 0, u64::MAX)

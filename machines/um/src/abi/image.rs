@@ -10,7 +10,7 @@ type Result<T> = core::result::Result<T, i32>;
 /// The end of a program's addresses. The stub is above, and the host's vdso far above.
 pub(super) const TASK_SIZE: u64 = crate::stub::STUB_BASE;
 /// The end of the stack.
-pub(super) const STACK_TOP: u64 = TASK_SIZE - PAGE_SIZE;
+pub(super) const STACK_TOP: u64 = crate::space::RESIDENT_STACK.end;
 /// Where a relocatable program is loaded: Linux's ELF_ET_DYN_BASE without randomisation.
 const PROGRAM_BASE: u64 = 0x5555_5555_4000;
 /// What a stack has before it grows.

@@ -5,6 +5,7 @@
 //! moment and the moment when the host has closed it, another thread could look it up once more; so
 //! it is not remembered again before the closing task is back.
 
+use super::fd::{Inode, Stat};
 use crate::ids::ById;
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -16,10 +17,12 @@ const MAX_KNOWN: usize = 1024;
 /// What a number refers to.
 #[derive(Clone, Debug)]
 pub(super) enum Known {
-    /// A regular file whose content the core caches.
-    Regular(Rc<OwnedFd>),
+    /// A regular file whose content the core caches; its flags if they are sure to stay.
+    Regular(Rc<OwnedFd>, Inode, Option<i32>),
     /// A pipe or a socket: never the core's business.
     Stream,
+    /// A directory: what is open, and its mode and flags, which stay.
+    Directory(Rc<OwnedFd>, Stat, i32),
 }
 
 /// The memory.
@@ -78,6 +81,12 @@ impl KnownFiles {
         for number in numbers {
             self.closes(tgid, tid, number);
         }
+    }
+
+    /// Somebody sets O_APPEND somewhere; the file may be open under other numbers too.
+    pub(super) fn appends(&mut self) {
+        self.known
+            .retain(|_, known| !matches!(known, Known::Regular(..)));
     }
 
     /// A process shares its table with another one.

@@ -56,14 +56,9 @@ pub(super) fn executable<'m>(
         fd::may_execute(file)?;
     }
     let readable = fd::reopen(file, libc::O_RDONLY)?;
-    let flags = libc::O_RDONLY;
     files::mapping(
         engine,
-        &files::Regular {
-            fd: std::rc::Rc::new(readable),
-            stat,
-            flags,
-        },
+        &files::Regular::new(std::rc::Rc::new(readable), stat, libc::O_RDONLY),
         false,
     )
 }

@@ -121,9 +121,15 @@ fn ioctl<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
     Action::Native
 }
 
-fn control<'m>(engine: &Engine<'m>, task: &mut Task<'m>) {
+fn control<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) {
     let at = task.arg(2);
     let len = match task.arg(1) as i32 {
+        libc::F_SETFL => {
+            if at & libc::O_APPEND as u64 != 0 {
+                engine.abi.known_files.appends();
+            }
+            return;
+        }
         // Locks: struct flock.
         5..=7 | 36..=38 => 32,
         // F_SETOWN_EX, F_GETOWN_EX, F_GETOWNER_UIDS.

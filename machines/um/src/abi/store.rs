@@ -13,7 +13,7 @@
 //! the same files; [`HostStore::is_stale`] notices by comparing time and size of the file with
 //! those recorded after our own last change.
 
-use super::fd::{self, Piece, Stat};
+use super::fd::{self, Inode, Piece, Stat};
 use crate::facade::{BackingStore, IoError};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -52,7 +52,7 @@ impl HostFile {
 struct Inner {
     /// By number, which grows with every new file.
     files: BTreeMap<FileId, HostFile>,
-    by_inode: HashMap<(u64, u64), FileId>,
+    by_inode: HashMap<Inode, FileId>,
     last: u64,
     /// Files that became known since the last sweep.
     new: usize,
@@ -73,8 +73,8 @@ impl HostStore {
     }
 
     /// The file with this inode, if it is known.
-    pub(super) fn find(&self, stat: &Stat) -> Option<FileId> {
-        self.inner().by_inode.get(&(stat.dev, stat.ino)).copied()
+    pub(super) fn find(&self, inode: Inode) -> Option<FileId> {
+        self.inner().by_inode.get(&inode).copied()
     }
 
     /// The number of the regular file behind `fd`, made known if need be. With `write`, it can be
@@ -83,7 +83,7 @@ impl HostStore {
     /// # Errors
     /// The host cannot open it anew.
     pub(super) fn adopt(&self, fd: &OwnedFd, stat: &Stat, write: bool) -> Result<FileId, i32> {
-        let key = (stat.dev, stat.ino);
+        let key = stat.inode();
         let (known, has_reader, has_writer) = {
             let inner = self.inner();
             let known = inner.by_inode.get(&key).copied();
@@ -423,7 +423,7 @@ mod tests {
         store.name(id, &mut name).unwrap();
         assert_eq!(name, "/memfd:f (deleted)");
         store.release(id);
-        assert_eq!(store.find(&stat), None);
+        assert_eq!(store.find(stat.inode()), None);
     }
 
     #[test]

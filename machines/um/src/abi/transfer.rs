@@ -69,7 +69,7 @@ pub(super) fn read<'m>(engine: &mut Engine<'m>, task: &mut Task<'m>) -> Action {
         Ok(bytes) => Action::Return(bytes as i64),
         Err(libc::ENOMEM) => {
             // No frame for the page cache: the host can still read into the program's own memory.
-            match files::write_back(engine, &open.stat) {
+            match files::write_back(engine, &open) {
                 Ok(()) => prefault::prefault_call(engine, task),
                 Err(errno) => Action::Return(-i64::from(errno)),
             }
@@ -88,6 +88,10 @@ fn read_cached<'m>(
         At::Position => fd::seek(&open.fd, 0, libc::SEEK_CUR)?,
         At::Offset(offset) => offset,
     };
+    // At the end of a file that is not cached, as databases look at a journal, nothing need be.
+    if files::cached(engine, open.inode).is_none() && start >= open.stat()?.size {
+        return Ok(0);
+    }
     let mapping = files::mapping(engine, open, false)?;
     let mut done = 0;
     let mut error = None;
@@ -159,16 +163,16 @@ fn write_through<'m>(
     transfer: &Transfer,
     limit: u64,
 ) -> Result<u64> {
-    let cached = files::cached(engine, &open.stat);
+    let cached = files::cached(engine, open.inode);
     if let Some((id, mapping)) = &cached {
-        files::freshen(engine, *id, mapping, &open.stat);
+        files::freshen(engine, *id, mapping, open.stat()?);
     }
     let appends = open.flags & libc::O_APPEND != 0 && transfer.flags & RWF_NOAPPEND == 0
         || transfer.flags & libc::RWF_APPEND != 0;
     let mut room = u64::MAX;
     if limit != u64::MAX {
         let start = match transfer.at {
-            _ if appends => open.stat.size,
+            _ if appends => open.stat()?.size,
             At::Position => fd::seek(&open.fd, 0, libc::SEEK_CUR)?,
             At::Offset(offset) => offset,
         };

@@ -3,7 +3,8 @@
 //! ```text
 //!   other architecture, x32  -> ENOSYS
 //!   call in the free list    -> runs      (the host caches this verdict per number)
-//!   fcntl, command without pointer -> runs
+//!   fcntl, command without pointer -> runs, unless it sets O_APPEND
+//!   fcntl, lock described on the stack's last pages -> runs
 //!   caller is the stub       -> runs
 //!   calls that need no change of registers -> held, if there is a listener
 //!   everything else          -> PTRACE_EVENT_SECCOMP
@@ -21,8 +22,10 @@ const NR: u32 = 0;
 const ARCH: u32 = 4;
 const IP_LOW: u32 = 8;
 const IP_HIGH: u32 = 12;
-const ARG1_LOW: u32 = 24;
 const ARG0: u32 = 16;
+const ARG1_LOW: u32 = 24;
+const ARG2_LOW: u32 = 32;
+const ARG2_HIGH: u32 = 36;
 // libc has no name for it yet.
 const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 const MAX_INSNS: usize = 4096;
@@ -61,11 +64,24 @@ fn at_least(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     jump(libc::BPF_JGE, k, jt, jf)
 }
 
-/// Builds the filter. `free` are numbers of calls that run without a stop, `fcntl` commands for
-/// which fcntl does, `stub` the addresses of code of ours (inside one 4 GiB block).
+/// When fcntl runs without a stop.
+#[derive(Clone, Debug)]
+pub(crate) struct FreeFcntl {
+    /// Commands for which it always does.
+    pub(crate) plain: &'static [u32],
+    /// F_SETFL does unless it sets one of these flags.
+    pub(crate) not_set: u32,
+    /// Commands for which it does if their argument points into `resident`.
+    pub(crate) reading: &'static [u32],
+    /// Addresses that the host can read whenever the program could; inside one 4 GiB block.
+    pub(crate) resident: Range<u64>,
+}
+
+/// Builds the filter. `free` are numbers of calls that run without a stop, `stub` the addresses of
+/// code of ours (inside one 4 GiB block).
 pub(crate) fn program(
     free: &[u32],
-    fcntl: &[u32],
+    fcntl: &FreeFcntl,
     stub: Range<u64>,
     held: Option<&HeldCalls>,
 ) -> Vec<libc::sock_filter> {
@@ -97,14 +113,10 @@ pub(crate) fn program(
             ]);
         }
     }
-    // fcntl: the command decides.
-    let skip = 2 + fcntl.len() * 2;
-    code.push(equal(libc::SYS_fcntl as u32, 0, skip as u8));
-    code.push(load(ARG1_LOW));
-    for command in fcntl {
-        code.extend([equal(*command, 0, 1), allow]);
-    }
-    code.push(load(NR));
+    // fcntl: the command decides, and for some of them the argument.
+    let rules = free_fcntl(fcntl);
+    code.push(equal(libc::SYS_fcntl as u32, 0, rules.len() as u8));
+    code.extend(rules);
     code.extend([
         load(IP_HIGH),
         equal((stub.start >> 32) as u32, 0, 4),
@@ -118,6 +130,40 @@ pub(crate) fn program(
     }
     code.push(trace);
     assert!(code.len() < MAX_INSNS, "filter too long");
+    code
+}
+
+/// The rules for fcntl; they end with the number of the call loaded again.
+fn free_fcntl(fcntl: &FreeFcntl) -> Vec<libc::sock_filter> {
+    let allow = ret(libc::SECCOMP_RET_ALLOW);
+    let mut code = vec![load(ARG1_LOW)];
+    for command in fcntl.plain {
+        code.extend([equal(*command, 0, 1), allow]);
+    }
+    code.extend([
+        equal(libc::F_SETFL as u32, 0, 4),
+        load(ARG2_LOW),
+        jump(libc::BPF_JSET, fcntl.not_set, 1, 0),
+        allow,
+        load(ARG1_LOW),
+    ]);
+    let resident = &fcntl.resident;
+    for (i, command) in fcntl.reading.iter().enumerate() {
+        // To the tests behind the list, or from its end past them.
+        let left = (fcntl.reading.len() - 1 - i) as u8;
+        code.push(equal(*command, left, if left == 0 { 6 } else { 0 }));
+    }
+    if !fcntl.reading.is_empty() {
+        code.extend([
+            load(ARG2_HIGH),
+            equal((resident.start >> 32) as u32, 0, 4),
+            load(ARG2_LOW),
+            at_least(resident.start as u32, 0, 2),
+            at_least(resident.end as u32, 1, 0),
+            allow,
+        ]);
+    }
+    code.push(load(NR));
     code
 }
 
