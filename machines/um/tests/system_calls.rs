@@ -351,7 +351,7 @@ fn locks() {
     let file = scratch.file();
     let other = std::thread::spawn(|| {
         let mut pages = vec![0u8; 64 << 12];
-        (0..4000usize).for_each(|i| pages[i % 64 << 12] = i as u8);
+        (0..4000usize).for_each(|i| pages[(i % 64) << 12] = i as u8);
     });
     // SAFETY: zero is a valid flock: a read lock on the whole file.
     let mut on_stack: libc::flock = unsafe { std::mem::zeroed() };
@@ -373,7 +373,7 @@ fn locks() {
         libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, flags, -1, 0)
     };
     lock(&file, fresh.cast()).expect("memory that nobody touched: a read lock on all");
-    let error = lock(&file, 8 as *const libc::flock).expect_err("not mapped");
+    let error = lock(&file, std::ptr::dangling()).expect_err("not mapped");
     assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
     other.join().expect("it ends");
 }
@@ -391,10 +391,8 @@ fn locks_may_be_described_anywhere_on_a_small_tlb() {
 fn set_append(file: &File, on: bool) {
     let flags = if on { libc::O_APPEND } else { 0 };
     // SAFETY: takes no pointer.
-    assert_eq!(
-        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) },
-        0
-    );
+    let set = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) };
+    assert_eq!(set, 0);
 }
 
 #[test]
