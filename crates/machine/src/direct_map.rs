@@ -45,6 +45,20 @@ impl<'m> DirectMap<'m> {
         self.span
     }
 
+    /// The part below `limit`, or `None` if that is empty: the direct map of a machine whose kernel
+    /// half has no room for all of RAM. Frames above it have no address until they are kmapped.
+    pub fn below(self, limit: PhysAddr) -> Option<Self> {
+        let span = PhysRange::new(self.span.start(), self.span.end().min(limit))?;
+        Some(Self { span, ..self })
+    }
+
+    /// True if all of frame `pfn` has an address. False is Linux's `PageHighMem`.
+    #[inline]
+    pub fn covers(&self, pfn: Pfn) -> bool {
+        let start = pfn.addr();
+        self.span.start() <= start && start.as_u64() + PAGE_SIZE <= self.span.end().as_u64()
+    }
+
     /// The address of `len` bytes at `phys`, or `None` if they are not all inside the map.
     pub fn try_ptr(&self, phys: PhysAddr, len: u64) -> Option<NonNull<u8>> {
         let offset = phys.checked_sub(self.span.start().as_u64())?.as_u64();

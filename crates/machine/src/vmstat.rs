@@ -64,6 +64,9 @@ counters! {
         /// Pages filled beside the faulting one by a multi-page anonymous fault. Linux counts
         /// `anon_fault_alloc` per order in sysfs.
         AnonFaultAround = "vellum_anon_fault_around",
+        /// Kernel entries copied into an address space by a fault, where they could not be shared
+        /// beforehand. Linux's `vmalloc_fault`; it has no such counter.
+        VmallocFault = "vellum_vmalloc_fault",
         /// Stacks grown by a fault. Linux has no such counter.
         StackGrow = "vellum_stack_grow",
     }

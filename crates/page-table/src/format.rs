@@ -59,6 +59,23 @@ pub trait Format: Copy + Send + Sync + 'static {
     fn translates(va: VirtAddr) -> bool {
         va.as_u64() >> Self::VA_BITS == 0
     }
+    /// The address as a processor takes it: the highest translated bit fills those above, where an
+    /// address has more bits than are translated.
+    #[inline]
+    fn canonical(va: VirtAddr) -> VirtAddr {
+        let raw = va.as_u64();
+        if Self::VA_BITS > 32 && raw >> (Self::VA_BITS - 1) == 1 {
+            VirtAddr::new(raw | u64::MAX << Self::VA_BITS)
+        } else {
+            va
+        }
+    }
+    /// Undoes [`Format::canonical`]; `None` if no address of this format looks like `va`.
+    #[inline]
+    fn strip(va: VirtAddr) -> Option<VirtAddr> {
+        let stripped = VirtAddr::new(va.as_u64() & ((1 << Self::VA_BITS) - 1));
+        (Self::canonical(stripped) == va).then_some(stripped)
+    }
     /// What is left of `pte` when this format stores it.
     ///
     /// # Panics

@@ -35,7 +35,8 @@ pub struct TlbGather<'a, M: Machine> {
 const _: () = assert!(FRAMES <= u8::MAX as usize);
 
 impl<'a, M: Machine> TlbGather<'a, M> {
-    /// Nothing pending.
+    /// Nothing pending. With [`SpaceId::KERNEL`], ranges are canonical kernel addresses and go to
+    /// `flush_tlb_kernel_range`.
     pub fn new(
         machine: &'a M,
         source: &'a dyn PageSource,
@@ -128,7 +129,7 @@ impl<'a, M: Machine> TlbGather<'a, M> {
     /// the pending frames and frees those that were the last.
     pub fn flush(&mut self) {
         if self.all {
-            self.machine.flush_tlb_mm(self.space);
+            self.flush_all();
             if let Some(range) = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(u64::MAX)) {
                 self.trace.emit(TraceEvent::TlbFlush {
                     space: self.space,
@@ -136,17 +137,14 @@ impl<'a, M: Machine> TlbGather<'a, M> {
                 });
             }
         }
-        for range in self.ranges[..usize::from(self.nr_ranges)]
-            .iter_mut()
-            .filter_map(Option::take)
-        {
-            self.machine.flush_tlb_range(self.space, range);
-            self.trace.emit(TraceEvent::TlbFlush {
-                space: self.space,
-                range,
-            });
+        for at in 0..usize::from(self.nr_ranges) {
+            if let Some(range) = self.ranges[at].take() {
+                self.flush_range(range);
+                let space = self.space;
+                self.trace.emit(TraceEvent::TlbFlush { space, range });
+            }
         }
-        if self.all || self.nr_ranges > 0 {
+        if (self.all || self.nr_ranges > 0) && self.space != SpaceId::KERNEL {
             self.machine.flush_wait(self.space);
         }
         self.all = false;
@@ -157,6 +155,28 @@ impl<'a, M: Machine> TlbGather<'a, M> {
             if memmap.page(*frame).put() {
                 self.source.free_pages(*frame);
             }
+        }
+    }
+}
+
+impl<M: Machine> TlbGather<'_, M> {
+    /// Kernel translations are every CPU's, and their flush waits by itself.
+    fn flush_range(&self, range: VirtRange) {
+        if self.space == SpaceId::KERNEL {
+            self.machine.flush_tlb_kernel_range(range);
+        } else {
+            self.machine.flush_tlb_range(self.space, range);
+        }
+    }
+
+    fn flush_all(&self) {
+        if self.space == SpaceId::KERNEL {
+            let end = VirtAddr::new(u64::MAX);
+            if let Some(all) = VirtRange::new(VirtAddr::ZERO, end) {
+                self.machine.flush_tlb_kernel_range(all);
+            }
+        } else {
+            self.machine.flush_tlb_mm(self.space);
         }
     }
 }

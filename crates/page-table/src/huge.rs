@@ -36,7 +36,7 @@ impl<F: Format> PageTable<'_, F> {
     pub fn map_huge(&mut self, va: VirtAddr, pte: Pte, level: u8) -> Result<(), MapHugeError> {
         let fits = level > 0
             && level <= F::MAX_HUGE_LEVEL
-            && F::translates(va)
+            && va < self.own_end
             && va.as_u64().is_multiple_of(F::span(level))
             && pte.pfn().addr().as_u64().is_multiple_of(F::span(level));
         if !fits {
@@ -66,7 +66,7 @@ impl<F: Format> PageTable<'_, F> {
         gather: &mut TlbGather<'_, M>,
     ) -> Option<(Pte, u8)> {
         let (table, level) = self.descend(va, 0)?;
-        if level == 0 {
+        if level == 0 || va >= self.own_end {
             return None;
         }
         let index = F::index(va, level);
@@ -90,7 +90,7 @@ impl<F: Format> PageTable<'_, F> {
         let Some((table, level)) = self.descend(va, 0) else {
             return Ok(false);
         };
-        if level == 0 {
+        if level == 0 || va >= self.own_end {
             return Ok(false);
         }
         let index = F::index(va, level);
