@@ -104,6 +104,32 @@ impl<'m> DirectMap<'m> {
         unsafe { word.as_ref() }
     }
 
+    /// The `count` words of 8 bytes from `phys`, for those who touch many in a row.
+    ///
+    /// # Panics
+    /// If `phys` is unaligned or they are not all inside.
+    #[inline]
+    pub fn words_u64(&self, phys: PhysAddr, count: u32) -> &'m [AtomicU64] {
+        assert!(phys.as_u64().is_multiple_of(8), "unaligned words");
+        let start = self.ptr(phys, u64::from(count) * 8).cast::<AtomicU64>();
+        let words = NonNull::slice_from_raw_parts(start, count as usize);
+        // SAFETY: as in atomic_u64, for each of the words, all of which `ptr` checked.
+        unsafe { words.as_ref() }
+    }
+
+    /// The `count` words of 4 bytes from `phys`.
+    ///
+    /// # Panics
+    /// If `phys` is unaligned or they are not all inside.
+    #[inline]
+    pub fn words_u32(&self, phys: PhysAddr, count: u32) -> &'m [AtomicU32] {
+        assert!(phys.as_u64().is_multiple_of(4), "unaligned words");
+        let start = self.ptr(phys, u64::from(count) * 4).cast::<AtomicU32>();
+        let words = NonNull::slice_from_raw_parts(start, count as usize);
+        // SAFETY: as in atomic_u64, for each of the words, all of which `ptr` checked.
+        unsafe { words.as_ref() }
+    }
+
     /// Loads the 8-byte word at `phys`, as a hardware walker would.
     ///
     /// # Panics

@@ -35,8 +35,7 @@ pub struct TlbGather<'a, M: Machine> {
 const _: () = assert!(FRAMES <= u8::MAX as usize);
 
 impl<'a, M: Machine> TlbGather<'a, M> {
-    /// Nothing pending. With [`SpaceId::KERNEL`], ranges are canonical kernel addresses and go to
-    /// `flush_tlb_kernel_range`.
+    /// Nothing pending. With [`SpaceId::KERNEL`], a flush is one of all kernel translations.
     pub fn new(
         machine: &'a M,
         source: &'a dyn PageSource,
@@ -128,24 +127,8 @@ impl<'a, M: Machine> TlbGather<'a, M> {
     /// Flushes what is noted, waits until that is in force everywhere, then drops the references on
     /// the pending frames and frees those that were the last.
     pub fn flush(&mut self) {
-        if self.all {
-            self.flush_all();
-            if let Some(range) = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(u64::MAX)) {
-                self.trace.emit(TraceEvent::TlbFlush {
-                    space: self.space,
-                    range,
-                });
-            }
-        }
-        for at in 0..usize::from(self.nr_ranges) {
-            if let Some(range) = self.ranges[at].take() {
-                self.flush_range(range);
-                let space = self.space;
-                self.trace.emit(TraceEvent::TlbFlush { space, range });
-            }
-        }
-        if (self.all || self.nr_ranges > 0) && self.space != SpaceId::KERNEL {
-            self.machine.flush_wait(self.space);
+        if self.all || self.nr_ranges > 0 {
+            self.flush_translations();
         }
         self.all = false;
         self.nr_ranges = 0;
@@ -160,24 +143,30 @@ impl<'a, M: Machine> TlbGather<'a, M> {
 }
 
 impl<M: Machine> TlbGather<'_, M> {
-    /// Kernel translations are every CPU's, and their flush waits by itself.
-    fn flush_range(&self, range: VirtRange) {
-        if self.space == SpaceId::KERNEL {
-            self.machine.flush_tlb_kernel_range(range);
-        } else {
-            self.machine.flush_tlb_range(self.space, range);
-        }
-    }
-
-    fn flush_all(&self) {
-        if self.space == SpaceId::KERNEL {
-            let end = VirtAddr::new(u64::MAX);
-            if let Some(all) = VirtRange::new(VirtAddr::ZERO, end) {
-                self.machine.flush_tlb_kernel_range(all);
+    fn flush_translations(&mut self) {
+        let space = self.space;
+        let everything = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(u64::MAX));
+        if space == SpaceId::KERNEL {
+            // Seldom: tables of the kernel half come and go at boot and where huge entries are made.
+            self.ranges = [None; RANGES];
+            if let Some(range) = everything {
+                self.machine.flush_tlb_kernel_range(range);
             }
-        } else {
-            self.machine.flush_tlb_mm(self.space);
+            return;
         }
+        if self.all {
+            self.machine.flush_tlb_mm(space);
+            if let Some(range) = everything {
+                self.trace.emit(TraceEvent::TlbFlush { space, range });
+            }
+        }
+        for slot in &mut self.ranges[..usize::from(self.nr_ranges)] {
+            if let Some(range) = slot.take() {
+                self.machine.flush_tlb_range(space, range);
+                self.trace.emit(TraceEvent::TlbFlush { space, range });
+            }
+        }
+        self.machine.flush_wait(space);
     }
 }
 

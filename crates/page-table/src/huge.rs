@@ -65,16 +65,26 @@ impl<F: Format> PageTable<'_, F> {
         va: VirtAddr,
         gather: &mut TlbGather<'_, M>,
     ) -> Option<(Pte, u8)> {
+        let (pte, level) = self.clear_huge(va)?;
+        if let Some(range) = VirtRange::from_len(va.align_down(F::span(level)), F::span(level)) {
+            gather.note_flush(range);
+        }
+        Some((pte, level))
+    }
+
+    /// Clears the huge entry that covers `va`, if there is one, and returns it with its level. The
+    /// flush is the caller's duty.
+    pub fn clear_huge(&mut self, va: VirtAddr) -> Option<(Pte, u8)> {
         let (table, level) = self.descend(va, 0)?;
         if level == 0 || va >= self.own_end {
             return None;
         }
         let index = F::index(va, level);
         let pte = F::load(self.ram, table, index);
-        F::store(self.ram, table, index, Pte::NONE);
-        if let Some(range) = VirtRange::from_len(va.align_down(F::span(level)), F::span(level)) {
-            gather.note_flush(range);
+        if pte.is_none() {
+            return None;
         }
+        F::store(self.ram, table, index, Pte::NONE);
         Some((pte, level))
     }
 

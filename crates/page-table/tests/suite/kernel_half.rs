@@ -143,3 +143,43 @@ fn canonical_addresses_come_back() {
     assert_eq!(X86Pae::canonical(x86), x86);
     assert_eq!(X86Pae::strip(x86), Some(x86));
 }
+
+fn runs<F: Format>() {
+    let ram = HostRam::new(16);
+    let (machine, vmstat) = (Recorder::new(ram), VmStat::new());
+    let mut table = PageTable::<F>::new(ram, &vmstat, 1).expect("memory");
+    let at = VirtAddr::from_page_number(5);
+    let leaf = table.leaf_or_alloc(at).expect("memory");
+    let last = leaf.base() + ((1 << F::INDEX_BITS) - 1) * PAGE_SIZE;
+    let rest = ((last - at) / PAGE_SIZE) as u32 + 1;
+    leaf.set_run(at, Pfn::new(100), rest, KERNEL);
+    for i in 0..rest {
+        let pte = leaf.get(at + u64::from(i) * PAGE_SIZE);
+        assert_eq!(pte, Pte::new(Pfn::new(100 + i), KERNEL), "{}", F::NAME);
+    }
+    assert!(leaf.get(VirtAddr::from_page_number(4)).is_none());
+    leaf.clear_run(at + PAGE_SIZE, rest - 2);
+    assert!(!leaf.get(at).is_none() && !leaf.get(last).is_none());
+    leaf.clear_run(at, 1);
+    leaf.clear_run(last, 1);
+    assert!(leaf.is_empty());
+    destroy(&mut table, &machine, ram);
+}
+
+#[test]
+fn runs_of_entries_are_like_single_ones() {
+    runs::<X86TwoLevel>();
+    runs::<X86Pae>();
+    runs::<X86_64FourLevel>();
+    runs::<X86_64FiveLevel>();
+}
+
+#[test]
+#[should_panic(expected = "beyond the end of a table")]
+fn a_run_ends_with_its_table() {
+    let ram = HostRam::new(16);
+    let vmstat = VmStat::new();
+    let mut table = PageTable::<X86Pae>::new(ram, &vmstat, 1).expect("memory");
+    let leaf = table.leaf_or_alloc(VirtAddr::ZERO).expect("memory");
+    leaf.set_run(VirtAddr::from_page_number(511), Pfn::new(1), 2, KERNEL);
+}
