@@ -44,6 +44,14 @@ counters! {
         PgPgIn = "pgpgin",
         /// Kilobytes written to backing stores.
         PgPgOut = "pgpgout",
+        /// Pages read from swap areas of any kind. Linux leaves out those that zswap holds.
+        PSwpIn = "pswpin",
+        /// Pages written to swap areas of any kind. Linux leaves out those that zswap holds.
+        PSwpOut = "pswpout",
+        /// Pages read from swap areas before they were asked for.
+        SwapRa = "swap_ra",
+        /// Of these, pages that were asked for later.
+        SwapRaHit = "swap_ra_hit",
         /// Pages that went from MADV_FREE to free.
         PgLazyFree = "pglazyfree",
         /// Processes killed for lack of memory.
@@ -95,6 +103,8 @@ counters! {
         NrSlabUnreclaimable = "nr_slab_unreclaimable",
         /// Pages locked by mlock.
         NrMlock = "nr_mlock",
+        /// Pages in the swap cache.
+        NrSwapCached = "nr_swapcached",
     }
 }
 
