@@ -77,6 +77,52 @@ counters! {
         VmallocFault = "vellum_vmalloc_fault",
         /// Stacks grown by a fault. Linux has no such counter.
         StackGrow = "vellum_stack_grow",
+        /// Pages that kswapd looked at on inactive lists.
+        PgScanKswapd = "pgscan_kswapd",
+        /// Pages that allocating programs looked at on inactive lists.
+        PgScanDirect = "pgscan_direct",
+        /// Of those, anonymous ones.
+        PgScanAnon = "pgscan_anon",
+        /// Of those, file pages.
+        PgScanFile = "pgscan_file",
+        /// Pages that kswapd freed.
+        PgStealKswapd = "pgsteal_kswapd",
+        /// Pages that allocating programs freed.
+        PgStealDirect = "pgsteal_direct",
+        /// Of those, anonymous ones.
+        PgStealAnon = "pgsteal_anon",
+        /// Of those, file pages.
+        PgStealFile = "pgsteal_file",
+        /// Pages that became active.
+        PgActivate = "pgactivate",
+        /// Pages that stopped being active.
+        PgDeactivate = "pgdeactivate",
+        /// Pages looked at on active lists.
+        PgRefill = "pgrefill",
+        /// Pages sent to the end of their inactive list because they were being written.
+        PgRotated = "pgrotated",
+        /// Direct reclaims. Linux counts them by zone.
+        AllocStall = "allocstall",
+        /// Rounds of kswapd that ended because nothing could be freed. Linux has no such counter.
+        KswapdHopeless = "vellum_kswapd_hopeless",
+        /// Times that kswapd went to work. Linux has no such counter.
+        KswapdRuns = "vellum_kswapd_runs",
+        /// Anonymous pages that came back after they had been reclaimed.
+        WorkingsetRefaultAnon = "workingset_refault_anon",
+        /// File pages that came back after they had been reclaimed.
+        WorkingsetRefaultFile = "workingset_refault_file",
+        /// Of the anonymous ones, those that were made active or may become so.
+        WorkingsetActivateAnon = "workingset_activate_anon",
+        /// Of the file pages, those that were made active or may become so.
+        WorkingsetActivateFile = "workingset_activate_file",
+        /// Of the anonymous ones, those that had been active before.
+        WorkingsetRestoreAnon = "workingset_restore_anon",
+        /// Of the file pages, those that had been active before.
+        WorkingsetRestoreFile = "workingset_restore_file",
+        /// Pages that went to the unevictable list.
+        UnevictablePgsCulled = "unevictable_pgs_culled",
+        /// Pages that came back from it.
+        UnevictablePgsRescued = "unevictable_pgs_rescued",
     }
 }
 
