@@ -151,6 +151,16 @@ counters! {
         NrMlock = "nr_mlock",
         /// Pages in the swap cache.
         NrSwapCached = "nr_swapcached",
+        /// Anonymous pages not used lately.
+        NrInactiveAnon = "nr_inactive_anon",
+        /// Anonymous pages in use.
+        NrActiveAnon = "nr_active_anon",
+        /// File pages not used lately.
+        NrInactiveFile = "nr_inactive_file",
+        /// File pages in use.
+        NrActiveFile = "nr_active_file",
+        /// Pages that reclaim must leave alone.
+        NrUnevictable = "nr_unevictable",
     }
 }
 
