@@ -1,9 +1,12 @@
 //! The operations. Each sets up what it needs independently of `n`, then repeats.
 
 use crate::machine::BenchMachine;
+use std::alloc::Layout;
+use vellum_machine::{CpuLocal, Cpus};
 use vellum_page::{AllocRequest, PageSource};
+use vellum_slab::{CacheFlags, KmemCache, SlabAllocator};
 use vellum_system::{FaultInfo, FileRef, MmRef, MmapRequest, System};
-use vellum_types::{Access, FileId, Order, PAGE_SIZE, VirtAddr};
+use vellum_types::{Access, CpuId, FileId, Order, PAGE_SIZE, VirtAddr};
 
 type Bench<'m> = System<'m, BenchMachine>;
 type Run = fn(&Bench<'_>, u64);
@@ -20,6 +23,22 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         "alloc_pages(3) + free_pages",
         alloc_free_order3,
     ),
+    (
+        "kmem-cache",
+        "kmem_cache_alloc + kmem_cache_free, 64 bytes",
+        kmem_cache,
+    ),
+    (
+        "kmem-cache-cpus",
+        "the same, the CPU asked through a dyn CpuLocal",
+        kmem_cache_cpus,
+    ),
+    (
+        "kmem-cache-miss",
+        "the same, 1000 objects at once: sheaves and slabs",
+        kmem_cache_miss,
+    ),
+    ("kbox", "box of 64 bytes in a cache, made and dropped", kbox),
     (
         "fault-anon-write",
         "anonymous write fault, and the zap of its page",
@@ -144,6 +163,67 @@ fn alloc_free_page(system: &Bench<'_>, n: u64) {
 
 fn alloc_free_order3(system: &Bench<'_>, n: u64) {
     alloc_free(system, 3, n);
+}
+
+fn cache_pairs(cache: &KmemCache<'_>, n: u64) {
+    for _ in 0..n {
+        let object = cache.alloc().expect("memory");
+        // SAFETY: allocated above, and used by nobody.
+        unsafe { cache.free(std::hint::black_box(object)) };
+    }
+}
+
+fn kmem_cache(system: &Bench<'_>, n: u64) {
+    let layout = Layout::new::<[u64; 8]>();
+    let cache = system
+        .slab()
+        .create_cache("bench", layout, CacheFlags::empty());
+    cache_pairs(cache.expect("memory"), n);
+}
+
+/// The one thread of the benchmark is CPU 1 of 2.
+struct SecondCpu;
+
+// SAFETY: there is one flow of control.
+unsafe impl CpuLocal for SecondCpu {
+    fn pin(&self) -> CpuId {
+        CpuId(1)
+    }
+    fn unpin(&self, _: CpuId) {}
+}
+
+fn kmem_cache_cpus(system: &Bench<'_>, n: u64) {
+    let cpus = Cpus::new(2, &SecondCpu);
+    let slab = SlabAllocator::boot(system.pages(), system.vmstat(), cpus).expect("memory");
+    let layout = Layout::new::<[u64; 8]>();
+    let cache = slab.create_cache("bench", layout, CacheFlags::empty());
+    cache_pairs(cache.expect("memory"), n);
+}
+
+fn kmem_cache_miss(system: &Bench<'_>, n: u64) {
+    let layout = Layout::new::<[u64; 8]>();
+    let cache = system
+        .slab()
+        .create_cache("bench", layout, CacheFlags::empty());
+    let cache = cache.expect("memory");
+    let mut objects = Vec::with_capacity(1000);
+    for _ in 0..n.div_ceil(1000) {
+        objects.extend((0..1000).map(|_| cache.alloc().expect("memory")));
+        for object in objects.drain(..) {
+            // SAFETY: allocated above, and used by nobody.
+            unsafe { cache.free(object) };
+        }
+    }
+}
+
+fn kbox(system: &Bench<'_>, n: u64) {
+    let cache = system
+        .slab()
+        .typed_box::<[u64; 7]>("bench")
+        .expect("memory");
+    for _ in 0..n {
+        std::hint::black_box(cache.boxed([0; 7]).expect("memory"));
+    }
 }
 
 fn faults(system: &Bench<'_>, n: u64, access: Access) {

@@ -45,6 +45,20 @@ impl<'m> DirectMap<'m> {
         self.span
     }
 
+    /// The part below `limit`, or `None` if that is empty: the direct map of a machine whose kernel
+    /// half has no room for all of RAM. Frames above it have no address until they are kmapped.
+    pub fn below(self, limit: PhysAddr) -> Option<Self> {
+        let span = PhysRange::new(self.span.start(), self.span.end().min(limit))?;
+        Some(Self { span, ..self })
+    }
+
+    /// True if all of frame `pfn` has an address. False is Linux's `PageHighMem`.
+    #[inline]
+    pub fn covers(&self, pfn: Pfn) -> bool {
+        let start = pfn.addr();
+        self.span.start() <= start && start.as_u64() + PAGE_SIZE <= self.span.end().as_u64()
+    }
+
     /// The address of `len` bytes at `phys`, or `None` if they are not all inside the map.
     pub fn try_ptr(&self, phys: PhysAddr, len: u64) -> Option<NonNull<u8>> {
         let offset = phys.checked_sub(self.span.start().as_u64())?.as_u64();
@@ -88,6 +102,32 @@ impl<'m> DirectMap<'m> {
         let word = self.ptr(phys, 4).cast::<AtomicU32>();
         // SAFETY: as in atomic_u64.
         unsafe { word.as_ref() }
+    }
+
+    /// The `count` words of 8 bytes from `phys`, for those who touch many in a row.
+    ///
+    /// # Panics
+    /// If `phys` is unaligned or they are not all inside.
+    #[inline]
+    pub fn words_u64(&self, phys: PhysAddr, count: u32) -> &'m [AtomicU64] {
+        assert!(phys.as_u64().is_multiple_of(8), "unaligned words");
+        let start = self.ptr(phys, u64::from(count) * 8).cast::<AtomicU64>();
+        let words = NonNull::slice_from_raw_parts(start, count as usize);
+        // SAFETY: as in atomic_u64, for each of the words, all of which `ptr` checked.
+        unsafe { words.as_ref() }
+    }
+
+    /// The `count` words of 4 bytes from `phys`.
+    ///
+    /// # Panics
+    /// If `phys` is unaligned or they are not all inside.
+    #[inline]
+    pub fn words_u32(&self, phys: PhysAddr, count: u32) -> &'m [AtomicU32] {
+        assert!(phys.as_u64().is_multiple_of(4), "unaligned words");
+        let start = self.ptr(phys, u64::from(count) * 4).cast::<AtomicU32>();
+        let words = NonNull::slice_from_raw_parts(start, count as usize);
+        // SAFETY: as in atomic_u64, for each of the words, all of which `ptr` checked.
+        unsafe { words.as_ref() }
     }
 
     /// Loads the 8-byte word at `phys`, as a hardware walker would.

@@ -1,7 +1,9 @@
 //! What a machine must do.
 
 use crate::{Cpus, DirectMap};
-use vellum_types::{NodeId, Order, Pfn, PfnRange, PhysRange, Prot, SpaceId, VirtAddr, VirtRange};
+use vellum_types::{
+    NodeId, Order, Pfn, PfnRange, PhysAddr, PhysRange, Prot, SpaceId, VirtAddr, VirtRange,
+};
 
 /// What the firmware says about a stretch of physical memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +101,32 @@ pub trait Machine {
 
     /// Returns when all earlier flushes and write-protections of `space` are in force on all CPUs.
     fn flush_wait(&self, space: SpaceId);
+
+    /// Kernel translations in `range` were removed: on return, no CPU has them any more. Called with
+    /// canonical addresses. A machine that maps no kernel half has none to drop.
+    fn flush_tlb_kernel_range(&self, range: VirtRange) {
+        let _ = range;
+    }
+
+    /// As [`Machine::flush_tlb_kernel_range`], of translations that only this CPU used. Linux's
+    /// `flush_tlb_one_kernel`.
+    fn flush_tlb_kernel_local(&self, range: VirtRange) {
+        self.flush_tlb_kernel_range(range);
+    }
+
+    /// Loads bytes that the kernel's page tables map: at `va`, which leads to `phys`; they do not
+    /// cross a page. A machine whose MMU maps the kernel half loads from `va`; one that has none, as
+    /// by default, goes to `phys`, and needs its own way there if that lies above the direct map.
+    fn read_kernel(&self, va: VirtAddr, phys: PhysAddr, out: &mut [u8]) {
+        let _ = va;
+        self.direct_map().read_bytes(phys, out);
+    }
+
+    /// Stores bytes that the kernel's page tables map; see [`Machine::read_kernel`].
+    fn write_kernel(&self, va: VirtAddr, phys: PhysAddr, bytes: &[u8]) {
+        let _ = va;
+        self.direct_map().write_bytes(phys, bytes);
+    }
 
     /// True if the page at `page` is the target of I/O that runs at this moment, so that its frame
     /// must neither move nor lose its write permission. Linux's `page_maybe_dma_pinned`.

@@ -44,6 +44,14 @@ counters! {
         PgPgIn = "pgpgin",
         /// Kilobytes written to backing stores.
         PgPgOut = "pgpgout",
+        /// Pages read from swap areas of any kind. Linux leaves out those that zswap holds.
+        PSwpIn = "pswpin",
+        /// Pages written to swap areas of any kind. Linux leaves out those that zswap holds.
+        PSwpOut = "pswpout",
+        /// Pages read from swap areas before they were asked for.
+        SwapRa = "swap_ra",
+        /// Of these, pages that were asked for later.
+        SwapRaHit = "swap_ra_hit",
         /// Pages that went from MADV_FREE to free.
         PgLazyFree = "pglazyfree",
         /// Processes killed for lack of memory.
@@ -64,8 +72,57 @@ counters! {
         /// Pages filled beside the faulting one by a multi-page anonymous fault. Linux counts
         /// `anon_fault_alloc` per order in sysfs.
         AnonFaultAround = "vellum_anon_fault_around",
+        /// Kernel entries copied into an address space by a fault, where they could not be shared
+        /// beforehand. Linux's `vmalloc_fault`; it has no such counter.
+        VmallocFault = "vellum_vmalloc_fault",
         /// Stacks grown by a fault. Linux has no such counter.
         StackGrow = "vellum_stack_grow",
+        /// Pages that kswapd looked at on inactive lists.
+        PgScanKswapd = "pgscan_kswapd",
+        /// Pages that allocating programs looked at on inactive lists.
+        PgScanDirect = "pgscan_direct",
+        /// Of those, anonymous ones.
+        PgScanAnon = "pgscan_anon",
+        /// Of those, file pages.
+        PgScanFile = "pgscan_file",
+        /// Pages that kswapd freed.
+        PgStealKswapd = "pgsteal_kswapd",
+        /// Pages that allocating programs freed.
+        PgStealDirect = "pgsteal_direct",
+        /// Of those, anonymous ones.
+        PgStealAnon = "pgsteal_anon",
+        /// Of those, file pages.
+        PgStealFile = "pgsteal_file",
+        /// Pages that became active.
+        PgActivate = "pgactivate",
+        /// Pages that stopped being active.
+        PgDeactivate = "pgdeactivate",
+        /// Pages looked at on active lists.
+        PgRefill = "pgrefill",
+        /// Pages sent to the end of their inactive list because they were being written.
+        PgRotated = "pgrotated",
+        /// Direct reclaims. Linux counts them by zone.
+        AllocStall = "allocstall",
+        /// Rounds of kswapd that ended because nothing could be freed. Linux has no such counter.
+        KswapdHopeless = "vellum_kswapd_hopeless",
+        /// Times that kswapd went to work. Linux has no such counter.
+        KswapdRuns = "vellum_kswapd_runs",
+        /// Anonymous pages that came back after they had been reclaimed.
+        WorkingsetRefaultAnon = "workingset_refault_anon",
+        /// File pages that came back after they had been reclaimed.
+        WorkingsetRefaultFile = "workingset_refault_file",
+        /// Of the anonymous ones, those that were made active or may become so.
+        WorkingsetActivateAnon = "workingset_activate_anon",
+        /// Of the file pages, those that were made active or may become so.
+        WorkingsetActivateFile = "workingset_activate_file",
+        /// Of the anonymous ones, those that had been active before.
+        WorkingsetRestoreAnon = "workingset_restore_anon",
+        /// Of the file pages, those that had been active before.
+        WorkingsetRestoreFile = "workingset_restore_file",
+        /// Pages that went to the unevictable list.
+        UnevictablePgsCulled = "unevictable_pgs_culled",
+        /// Pages that came back from it.
+        UnevictablePgsRescued = "unevictable_pgs_rescued",
     }
 }
 
@@ -92,6 +149,18 @@ counters! {
         NrSlabUnreclaimable = "nr_slab_unreclaimable",
         /// Pages locked by mlock.
         NrMlock = "nr_mlock",
+        /// Pages in the swap cache.
+        NrSwapCached = "nr_swapcached",
+        /// Anonymous pages not used lately.
+        NrInactiveAnon = "nr_inactive_anon",
+        /// Anonymous pages in use.
+        NrActiveAnon = "nr_active_anon",
+        /// File pages not used lately.
+        NrInactiveFile = "nr_inactive_file",
+        /// File pages in use.
+        NrActiveFile = "nr_active_file",
+        /// Pages that reclaim must leave alone.
+        NrUnevictable = "nr_unevictable",
     }
 }
 

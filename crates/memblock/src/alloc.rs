@@ -21,6 +21,10 @@ pub struct AllocSpec {
     pub(crate) max: PhysAddr,
     pub(crate) direction: Direction,
     pub(crate) node: Option<NodeId>,
+    /// Another node will do.
+    pub(crate) any_node: bool,
+    /// A place below `min` will do.
+    pub(crate) below_min: bool,
 }
 
 impl AllocSpec {
@@ -38,6 +42,8 @@ impl AllocSpec {
             max: PhysAddr::new(u64::MAX),
             direction: Direction::TopDown,
             node: None,
+            any_node: false,
+            below_min: false,
         }
     }
 
@@ -54,9 +60,37 @@ impl AllocSpec {
         self
     }
 
-    /// Only memory of `node`.
+    /// At or above `min` if possible, else anywhere below the upper limit. Linux's
+    /// `memblock_alloc_from`.
+    pub const fn preferably_from(mut self, min: PhysAddr) -> Self {
+        self.min = min;
+        self.below_min = true;
+        self
+    }
+
+    /// Only memory of `node`. Linux's `memblock_alloc_exact_nid_raw`.
     pub const fn on_node(mut self, node: NodeId) -> Self {
         self.node = Some(node);
+        self.any_node = false;
         self
+    }
+
+    /// Memory of `node` if there is such, else of any. Linux's `memblock_alloc_try_nid`.
+    pub const fn near_node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self.any_node = true;
+        self
+    }
+
+    /// What to try, best first: a node is given up before a lower limit is, as in Linux.
+    pub(crate) fn attempts(self) -> impl Iterator<Item = Self> {
+        let low = self.below_min && self.min > PhysAddr::ZERO;
+        let mins = core::iter::once(self.min).chain(low.then_some(PhysAddr::ZERO));
+        mins.flat_map(move |min| {
+            let other = (self.any_node && self.node.is_some()).then_some(None);
+            core::iter::once(self.node)
+                .chain(other)
+                .map(move |node| Self { min, node, ..self })
+        })
     }
 }

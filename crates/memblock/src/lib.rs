@@ -15,8 +15,11 @@
 //! * *Memory* is what the firmware calls usable. Regions may be [added](MemBlock::add) in any order,
 //!   may overlap, touch and have odd sizes. Where two overlap, the one added first keeps its node.
 //! * *Reserved* is what must not be handed out. It need not lie inside memory.
+//!   [Trimming](MemBlock::trim), [capping](MemBlock::cap) and [limiting](MemBlock::limit) take memory
+//!   away; [`MemBlock::set_node`] names the node of what is there.
 //! * *Free* is memory that is not reserved, in bytes: a free range may be smaller than a page.
-//! * [`MemBlock::alloc`] finds free bytes and reserves them. [`MemBlock::hand_over`] ends the boot
+//! * [`MemBlock::alloc`] finds free bytes and reserves them, as an [`AllocSpec`] asks: from which end,
+//!   at which multiple, within which limits, and on one node only, or there before elsewhere. [`MemBlock::hand_over`] ends the boot
 //!   phase: it consumes the value, so that allocating afterwards does not compile, and yields each
 //!   whole free frame exactly once. A frame of which one byte is reserved or missing stays out.
 //!
@@ -33,8 +36,8 @@
 //! # What this does not do
 //! It touches no byte of RAM and knows no page tables. It has no flags for hotplug or mirroring.
 //!
-//! Linux: `mm/memblock.c`. Differences: capacity is fixed (Linux doubles its arrays), there is one
-//! list of reserved regions without nodes, and hand-over is a move of ownership.
+//! Linux: `mm/memblock.c`. Differences: capacity is fixed (Linux doubles its arrays), reserved
+//! regions have no node, and hand-over is a move of ownership.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

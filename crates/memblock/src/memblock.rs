@@ -73,23 +73,69 @@ impl MemBlock {
         self.reserved.remove(range)
     }
 
+    /// Says anew which node the memory inside `range` belongs to. Linux's `memblock_set_node`: a
+    /// firmware names nodes in another table than memory.
+    ///
+    /// # Errors
+    /// [`MemBlockError::Full`]; nothing is changed then.
+    pub fn set_node(&mut self, range: PhysRange, node: NodeId) -> Result<(), MemBlockError> {
+        self.memory.set_node(range, node)
+    }
+
+    /// Forgets the ends of memory regions that do not fill a unit of `align` bytes; a region without
+    /// a whole unit goes altogether. Linux's `memblock_trim_memory`.
+    ///
+    /// # Panics
+    /// If `align` is not a power of two.
+    pub fn trim(&mut self, align: u64) {
+        assert!(align.is_power_of_two(), "alignment is not a power of two");
+        self.memory.trim(align);
+    }
+
+    /// Forgets all memory outside `range`. Reservations stay. Linux's `memblock_cap_memory_range`.
+    pub fn cap(&mut self, range: PhysRange) {
+        self.memory.cap(range);
+    }
+
+    /// Forgets memory from the top until at most `bytes` are left: `mem=`. Linux's
+    /// `memblock_enforce_memory_limit`.
+    pub fn limit(&mut self, bytes: u64) {
+        let mut left = bytes;
+        let mut end = PhysAddr::ZERO;
+        for region in self.memory.iter() {
+            let here = region.range.len().min(left);
+            if here == 0 {
+                break;
+            }
+            end = region.range.start() + here;
+            left -= here;
+        }
+        match PhysRange::new(PhysAddr::ZERO, end) {
+            Some(rest) => self.cap(rest),
+            None => self.memory = Regions::new(),
+        }
+    }
+
     /// Finds free bytes and reserves them. Their content is what it was.
     ///
     /// The first page of the machine is never given, as in Linux: address zero means "none" to too
     /// many callers. `None` if nothing fits or the list of reservations is full.
     pub fn alloc(&mut self, spec: AllocSpec) -> Option<PhysRange> {
-        let found = {
-            let mut fits = self
-                .free_ranges()
-                .filter(|free| spec.node.is_none_or(|node| node == free.node))
-                .filter_map(|free| Self::fit(&spec, free.range));
-            match spec.direction {
-                Direction::BottomUp => fits.next(),
-                Direction::TopDown => fits.last(),
-            }
-        }?;
+        let found = spec.attempts().find_map(|attempt| self.find(&attempt))?;
         self.reserve(found).ok()?;
         Some(found)
+    }
+
+    /// The place for one attempt.
+    fn find(&self, spec: &AllocSpec) -> Option<PhysRange> {
+        let mut fits = self
+            .free_ranges()
+            .filter(|free| spec.node.is_none_or(|node| node == free.node))
+            .filter_map(|free| Self::fit(spec, free.range));
+        match spec.direction {
+            Direction::BottomUp => fits.next(),
+            Direction::TopDown => fits.last(),
+        }
     }
 
     /// The best place for `spec` inside one free range.
@@ -129,6 +175,31 @@ impl MemBlock {
             from = found.range.end();
             Some(found)
         })
+    }
+
+    /// As [`MemBlock::free_ranges`], of one node.
+    pub fn free_ranges_on(&self, node: NodeId) -> impl Iterator<Item = PhysRange> + '_ {
+        self.free_ranges()
+            .filter(move |free| free.node == node)
+            .map(|free| free.range)
+    }
+
+    /// True if all of `range` is memory. Linux's `memblock_is_region_memory`.
+    pub fn is_memory(&self, range: PhysRange) -> bool {
+        self.memory.covers(range)
+    }
+
+    /// True if any of `range` is reserved. Linux's `memblock_is_region_reserved`.
+    pub fn is_reserved(&self, range: PhysRange) -> bool {
+        self.reserved.iter().any(|r| r.range.overlaps(&range))
+    }
+
+    /// The node of the memory at `addr`.
+    pub fn node_at(&self, addr: PhysAddr) -> Option<NodeId> {
+        self.memory
+            .iter()
+            .find(|m| m.range.contains(addr))
+            .map(|m| m.node)
     }
 
     /// The first free range, or rest of one, at or above `from`.

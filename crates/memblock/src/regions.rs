@@ -74,6 +74,58 @@ impl Regions {
         Ok(())
     }
 
+    /// Gives the bytes of `range` that are in the list to `node`.
+    pub(crate) fn set_node(&mut self, range: PhysRange, node: NodeId) -> Result<(), MemBlockError> {
+        let mut named = Self::new();
+        for old in self.iter() {
+            let (start, end) = (old.range.start(), old.range.end());
+            named.append(Region::new(start, end.min(range.start()), old.node))?;
+            let (from, to) = (start.max(range.start()), end.min(range.end()));
+            named.append(Region::new(from, to, node))?;
+            named.append(Region::new(start.max(range.end()), end, old.node))?;
+        }
+        *self = named;
+        Ok(())
+    }
+
+    /// Cuts every region down to whole units of `align` bytes, a power of two.
+    pub(crate) fn trim(&mut self, align: u64) {
+        self.shrink(|old| {
+            let start = old.range.start().as_u64().checked_next_multiple_of(align)?;
+            let end = old.range.end().as_u64() & !(align - 1);
+            Region::new(PhysAddr::new(start), PhysAddr::new(end), old.node)
+        });
+    }
+
+    /// Cuts every region down to what lies inside `range`.
+    pub(crate) fn cap(&mut self, range: PhysRange) {
+        self.shrink(|old| {
+            let range = old.range.intersect(&range)?;
+            Some(Region { range, ..old })
+        });
+    }
+
+    /// Makes regions smaller. That cannot make neighbours touch, nor need more slots.
+    fn shrink(&mut self, cut: impl Fn(Region) -> Option<Region>) {
+        let mut left = Self::new();
+        for region in self.iter().filter_map(cut) {
+            left.slots[left.len] = Some(region);
+            left.len += 1;
+        }
+        *self = left;
+    }
+
+    /// True if no byte of `range` is missing.
+    pub(crate) fn covers(&self, range: PhysRange) -> bool {
+        let mut from = range.start();
+        for region in self.iter() {
+            if region.range.contains(from) {
+                from = region.range.end();
+            }
+        }
+        from >= range.end()
+    }
+
     /// Puts a region behind all others, joined with the last one if the two touch.
     fn append(&mut self, region: Option<Region>) -> Result<(), MemBlockError> {
         let Some(region) = region else { return Ok(()) };

@@ -45,11 +45,21 @@ fn random_operations_match_a_byte_map() {
                     });
                 }
             }
-            2 => {
-                if memblock.remove(range).is_ok() {
-                    memory[cells(range)].fill(None);
+            2 => match rng.below(16) {
+                0 => check_trim(&mut memblock, &mut memory, 1 << rng.below(6)),
+                1..=6 => {
+                    let node = rng.below(2) as u8;
+                    if memblock.set_node(range, NodeId(node)).is_ok() {
+                        let cells = memory[cells(range)].iter_mut();
+                        cells.flatten().for_each(|cell| *cell = node);
+                    }
                 }
-            }
+                _ => {
+                    if memblock.remove(range).is_ok() {
+                        memory[cells(range)].fill(None);
+                    }
+                }
+            },
             3 | 4 => {
                 if memblock.reserve(range).is_ok() {
                     taken[cells(range)].fill(true);
@@ -82,6 +92,22 @@ fn random_operations_match_a_byte_map() {
     }
 }
 
+/// Drops the ends of each run of one node that do not fill a unit.
+fn check_trim(memblock: &mut MemBlock, memory: &mut [Option<u8>], align: usize) {
+    memblock.trim(align as u64);
+    let mut start = 0;
+    while start < memory.len() {
+        let owner = memory[start];
+        let run = memory[start..].iter().take_while(|cell| **cell == owner);
+        let end = start + run.count();
+        let low = start.next_multiple_of(align).min(end);
+        let high = (end & !(align - 1)).max(low);
+        memory[start..low].fill(None);
+        memory[high..end].fill(None);
+        start = end;
+    }
+}
+
 fn check_alloc(rng: &mut Rng, memblock: &mut MemBlock, memory: &[Option<u8>], taken: &mut [bool]) {
     let (size, align) = (1 + rng.below(300), 1_usize << rng.below(8));
     let limits = rng.range();
@@ -94,10 +120,15 @@ fn check_alloc(rng: &mut Rng, memblock: &mut MemBlock, memory: &[Option<u8>], ta
     let mut spec = AllocSpec::new(size, align as u64)
         .within(limits)
         .direction(direction);
+    let fallback = rng.below(2) == 0;
     if let Some(node) = node {
-        spec = spec.on_node(NodeId(node));
+        spec = if fallback {
+            spec.near_node(NodeId(node))
+        } else {
+            spec.on_node(NodeId(node))
+        };
     }
-    let fits = |start: u64| {
+    let fits = |start: u64, node: Option<u8>| {
         let end = start + size;
         start >= PAGE_SIZE && start >= limits.start().as_u64() && end <= limits.end().as_u64() && {
             let bytes = start as usize..end as usize;
@@ -107,11 +138,15 @@ fn check_alloc(rng: &mut Rng, memblock: &mut MemBlock, memory: &[Option<u8>], ta
                 && bytes.clone().all(|b| memory[b] == owner && !taken[b])
         }
     };
-    let mut places = (0..LEN).step_by(align).map(|start| start as u64);
-    let expected = match direction {
-        Direction::BottomUp => places.find(|start| fits(*start)),
-        Direction::TopDown => places.rev().find(|start| fits(*start)),
+    let place = |node| {
+        let mut places = (0..LEN).step_by(align).map(|start| start as u64);
+        match direction {
+            Direction::BottomUp => places.find(|start| fits(*start, node)),
+            Direction::TopDown => places.rev().find(|start| fits(*start, node)),
+        }
     };
+    let elsewhere = || fallback.then(|| place(None)).flatten();
+    let expected = place(node).or_else(elsewhere);
     let full = memblock.reserved().count() == MemBlock::CAPACITY;
     match memblock.alloc(spec) {
         Some(found) => {

@@ -9,13 +9,10 @@ use vellum_collections::RadixNode;
 use vellum_machine::{DirectMap, Fill, Machine, Trace, VmItem, VmStat};
 use vellum_object::ObjectCache;
 use vellum_page::{AllocRequest, Memmap, OwnedPages, Page, PageFlags, PageSource, PageState};
-use vellum_page_cache::PageCache;
+use vellum_page_cache::{MappingRef, PageCache};
 use vellum_page_table::{Pte, PteFlags, TlbGather};
-use vellum_types::{Order, OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
+use vellum_types::{FileId, Order, OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
 use vellum_vma::VmaCaches;
-
-/// Pages dropped from the cache at once when memory ends, Linux's `SWAP_CLUSTER_MAX` doubled.
-const SHRINK_BATCH: u64 = 64;
 
 /// Pages of the 16 MiB below which old devices reach.
 const LOW_ZONE_PAGES: u64 = 4096;
@@ -118,6 +115,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Where events go.
     pub const fn trace(&self) -> Trace<'m> {
         self.trace
+    }
+
+    /// The pages of a file, made known at the first call.
+    ///
+    /// # Errors
+    /// NoMem.
+    pub fn mapping(&self, file: FileId) -> Result<MappingRef<'m>, MmError> {
+        self.with_room(|| Ok(self.cache.mapping(file)?))
     }
 
     /// The page cache.
@@ -223,22 +228,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
     }
 
-    /// Runs `attempt` again, for as long as it ends for want of memory and clean pages of files that
-    /// nobody uses can be dropped. An attempt may read such pages in again, so the rounds are counted:
-    /// as many as it takes to drop every frame once.
-    pub(crate) fn with_room<T>(
-        &self,
-        mut attempt: impl FnMut() -> Result<T, MmError>,
-    ) -> Result<T, MmError> {
-        for _ in 0..u64::from(self.memmap.span().len()) / SHRINK_BATCH {
-            match attempt() {
-                Err(MmError::NoMem) if self.make_room() => {}
-                result => return result,
-            }
-        }
-        attempt()
-    }
-
     /// Takes a block of `order`, or of the largest order below that can be had cheaply; at worst one
     /// page. Each page is a block of its own from here on: the block was only a way to get
     /// neighbouring frames in one go.
@@ -259,12 +248,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 Err(oom) => order = order.down().ok_or(oom)?,
             }
         }
-    }
-
-    /// Frees a batch of clean cache pages, if frames really are short: NoMem also stands for limits
-    /// and address space, which dropping pages does not mend.
-    pub(crate) fn make_room(&self) -> bool {
-        self.is_short() && self.cache.shrink(SHRINK_BATCH) > 0
     }
 
     /// True if less than an eighth of all frames is free: no time for generosity. (The lowest zone

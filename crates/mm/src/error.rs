@@ -15,8 +15,11 @@ pub enum MmError {
     BadFd,
     /// EAGAIN.
     Again,
-    /// ENOMEM.
+    /// ENOMEM: a limit, or address space, or what no memory in the world would mend.
     NoMem,
+    /// ENOMEM for want of a frame. Inside this crate it takes an operation back to its beginning,
+    /// where no lock is held and memory can be reclaimed; callers see [`MmError::NoMem`].
+    NoFrames,
     /// EACCES.
     Access,
     /// EFAULT.
@@ -43,7 +46,7 @@ impl MmError {
             Self::Io(errno) => errno,
             Self::BadFd => 9,
             Self::Again => 11,
-            Self::NoMem => 12,
+            Self::NoMem | Self::NoFrames => 12,
             Self::Access => 13,
             Self::Fault => 14,
             Self::Busy => 16,
@@ -66,15 +69,16 @@ impl core::error::Error for MmError {}
 
 impl From<OutOfMemory> for MmError {
     fn from(_: OutOfMemory) -> Self {
-        Self::NoMem
+        Self::NoFrames
     }
 }
 
 impl From<VmaError> for MmError {
     fn from(error: VmaError) -> Self {
         match error {
+            VmaError::OutOfMemory => Self::NoFrames,
             // The callers clear the way first; whoever does not means "there is no room".
-            VmaError::OutOfMemory | VmaError::Overlap => Self::NoMem,
+            VmaError::Overlap => Self::NoMem,
             VmaError::NotFound => Self::Fault,
             VmaError::InvalidRange => Self::Inval,
         }
@@ -90,7 +94,7 @@ impl From<IoError> for MmError {
 impl From<CacheError> for MmError {
     fn from(error: CacheError) -> Self {
         match error {
-            CacheError::OutOfMemory => Self::NoMem,
+            CacheError::OutOfMemory => Self::NoFrames,
             CacheError::Io(errno) => Self::Io(errno),
             CacheError::BeyondEof => Self::Inval,
         }

@@ -41,7 +41,8 @@
 //!
 //! # Failure
 //! Out of memory is [`MmError::NoMem`] or [`FaultOutcome::Oom`]; the checks come first, then what can
-//! fail, then what cannot. Signals are outcomes, not errors.
+//! fail, then what cannot. For want of a frame an operation goes back to its outermost method, which
+//! holds no lock, reclaims, and does it again. Signals are outcomes, not errors.
 //!
 //! # What this does not do
 //! No reclaim, no swap, no reverse mapping by page: pages stay until they are unmapped. No huge
@@ -58,6 +59,7 @@ mod file_io;
 mod file_map;
 mod mm;
 mod ops;
+mod room;
 mod shmem;
 mod spaces;
 mod uaccess;

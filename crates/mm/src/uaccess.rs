@@ -39,7 +39,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// Calls `each` with the physical pieces of a program's range, faulted in; a piece never
-    /// crosses a page. Returns the bytes covered, short at the first bad page.
+    /// crosses a page. Returns the bytes covered, short at the first bad page. A piece is good as
+    /// long as `each` runs, under the lock of the address space.
     ///
     /// # Errors
     /// NoMem if memory ended.
@@ -51,21 +52,23 @@ impl<'m, M: Machine> MmContext<'m, M> {
         access: Access,
         each: &mut dyn FnMut(PhysAddr, u64),
     ) -> Result<u64, MmError> {
-        let mut inner = mm.lock();
         let mut done = 0;
-        while done < len {
-            let Some(va) = start.checked_add(done) else {
-                break;
-            };
-            let piece = (PAGE_SIZE - va.page_offset()).min(len - done);
-            match self.user_entry(mm, &mut inner, va, access) {
-                Ok(pte) => each(pte.pfn().addr() + va.page_offset(), piece),
-                Err(FaultOutcome::Oom) => return Err(MmError::NoMem),
-                Err(_) => break,
+        self.with_room(|| {
+            let mut inner = mm.lock();
+            while done < len {
+                let Some(va) = start.checked_add(done) else {
+                    break;
+                };
+                let piece = (PAGE_SIZE - va.page_offset()).min(len - done);
+                match self.user_entry(mm, &mut inner, va, access) {
+                    Ok(pte) => each(pte.pfn().addr() + va.page_offset(), piece),
+                    Err(FaultOutcome::Oom) => return Err(MmError::NoFrames),
+                    Err(_) => break,
+                }
+                done += piece;
             }
-            done += piece;
-        }
-        Ok(done)
+            Ok(done)
+        })
     }
 
     /// Makes a program's range accessible, page by page, and loads the machine's TLB with it: what
@@ -85,38 +88,42 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let Some(range) = VirtRange::from_len(start, len) else {
             return Ok(0);
         };
-        let mut inner = mm.lock();
-        let mut fills = [Fill {
-            pfn: Pfn::ZERO,
-            prot: Prot::NONE,
-        }; BATCH];
-        let mut count = 0;
+        // Where the next attempt begins: what the machine was told of stays.
         let mut first = range.start().page_down();
-        let mut good = len;
-        for va in range.pages() {
-            match self.user_entry(mm, &mut inner, va, access) {
-                Ok(pte) => {
-                    fills[count] = self.fill(pte);
-                    count += 1;
+        self.with_room(|| {
+            let mut inner = mm.lock();
+            let mut fills = [Fill {
+                pfn: Pfn::ZERO,
+                prot: Prot::NONE,
+            }; BATCH];
+            let mut count = 0;
+            let mut at = first;
+            let stop = loop {
+                if count == BATCH || (count > 0 && at >= range.end()) {
+                    self.machine
+                        .update_mmu_cache_range(mm.space(), first, &fills[..count]);
+                    (first, count) = (at, 0);
                 }
-                Err(FaultOutcome::Oom) => return Err(MmError::NoMem),
-                Err(_) => {
-                    good = va.as_u64().saturating_sub(start.as_u64());
-                    break;
+                if at >= range.end() {
+                    return Ok(len);
                 }
-            }
-            if count == BATCH {
+                match self.user_entry(mm, &mut inner, at, access) {
+                    Ok(pte) => fills[count] = self.fill(pte),
+                    Err(stop) => break stop,
+                }
+                count += 1;
+                at = at + PAGE_SIZE;
+            };
+            if count > 0 {
                 self.machine
-                    .update_mmu_cache_range(mm.space(), first, &fills);
-                first = va + PAGE_SIZE;
-                count = 0;
+                    .update_mmu_cache_range(mm.space(), first, &fills[..count]);
             }
-        }
-        if count > 0 {
-            self.machine
-                .update_mmu_cache_range(mm.space(), first, &fills[..count]);
-        }
-        Ok(good)
+            first = at;
+            match stop {
+                FaultOutcome::Oom => Err(MmError::NoFrames),
+                _ => Ok(at.as_u64().saturating_sub(start.as_u64())),
+            }
+        })
     }
 
     /// Copies out of a program's memory.

@@ -3,6 +3,7 @@
 use crate::handle::{ArcInner, BoxInner, KArc, KBox};
 use core::alloc::Layout;
 use core::marker::PhantomData;
+use core::panic::Location;
 use core::ptr::NonNull;
 use vellum_types::OutOfMemory;
 
@@ -14,6 +15,14 @@ use vellum_types::OutOfMemory;
 pub unsafe trait ObjectSource: Sync {
     /// Uninitialised memory for one object, or `None` if there is none.
     fn alloc_object(&self) -> Option<NonNull<u8>>;
+
+    /// As [`ObjectSource::alloc_object`], on behalf of a line of source, which a source with
+    /// debugging aids remembers.
+    #[inline]
+    fn alloc_object_at(&self, site: &'static Location<'static>) -> Option<NonNull<u8>> {
+        let _ = site;
+        self.alloc_object()
+    }
 
     /// Takes one object's memory back.
     ///
@@ -60,6 +69,7 @@ impl<'m, T> ObjectCache<'m, T> {
         self.source
     }
 
+    #[track_caller]
     fn place<I>(&self, inner: I) -> Result<NonNull<I>, (I, OutOfMemory)> {
         let have = self.source.object_layout();
         let need = Layout::new::<I>();
@@ -69,7 +79,7 @@ impl<'m, T> ObjectCache<'m, T> {
             "cache {} is too small for its objects",
             self.source.name()
         );
-        match self.source.alloc_object() {
+        match self.source.alloc_object_at(Location::caller()) {
             Some(memory) => {
                 let object = memory.cast::<I>();
                 // SAFETY: the source promises exclusive memory of its layout, which was just
@@ -88,6 +98,7 @@ impl<'m, T> ObjectCache<'m, T> {
     ///
     /// # Panics
     /// If the source was made for smaller objects.
+    #[track_caller]
     pub fn boxed(&self, value: T) -> Result<KBox<'m, T>, OutOfMemory> {
         match self.place(BoxInner {
             source: self.source,
@@ -105,6 +116,7 @@ impl<'m, T> ObjectCache<'m, T> {
     ///
     /// # Panics
     /// If the source was made for smaller objects.
+    #[track_caller]
     pub fn shared(&self, value: T) -> Result<KArc<'m, T>, OutOfMemory> {
         self.try_shared(value).map_err(|(_, error)| error)
     }
@@ -116,6 +128,7 @@ impl<'m, T> ObjectCache<'m, T> {
     ///
     /// # Panics
     /// If the source was made for smaller objects.
+    #[track_caller]
     pub fn try_shared(&self, value: T) -> Result<KArc<'m, T>, (T, OutOfMemory)> {
         match self.place(ArcInner::new(self.source, value)) {
             Ok(inner) => Ok(KArc::from_inner(inner)),

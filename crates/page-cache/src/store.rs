@@ -2,22 +2,8 @@
 
 use core::fmt;
 use vellum_machine::DirectMap;
+pub use vellum_types::IoError;
 use vellum_types::{FileId, OutOfMemory, Pfn};
-
-/// A transfer failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct IoError {
-    /// Why, as a positive Linux errno: 5 is EIO, 28 is ENOSPC.
-    pub errno: i32,
-}
-
-impl fmt::Display for IoError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "I/O error {}", self.errno)
-    }
-}
-
-impl core::error::Error for IoError {}
 
 /// Why a page could not be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

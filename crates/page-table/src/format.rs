@@ -1,8 +1,9 @@
 //! The hardware formats.
 
 use crate::{Pte, PteFlags};
+use core::sync::atomic::Ordering;
 use vellum_machine::DirectMap;
-use vellum_types::{GfpFlags, PAGE_SHIFT, Pfn, VirtAddr};
+use vellum_types::{GfpFlags, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 
 /// The shape of a family of page tables. Levels count from the leaves: level 0 holds 4 KiB entries.
 ///
@@ -59,6 +60,23 @@ pub trait Format: Copy + Send + Sync + 'static {
     fn translates(va: VirtAddr) -> bool {
         va.as_u64() >> Self::VA_BITS == 0
     }
+    /// The address as a processor takes it: the highest translated bit fills those above, where an
+    /// address has more bits than are translated.
+    #[inline]
+    fn canonical(va: VirtAddr) -> VirtAddr {
+        let raw = va.as_u64();
+        if Self::VA_BITS > 32 && raw >> (Self::VA_BITS - 1) == 1 {
+            VirtAddr::new(raw | u64::MAX << Self::VA_BITS)
+        } else {
+            va
+        }
+    }
+    /// Undoes [`Format::canonical`]; `None` if no address of this format looks like `va`.
+    #[inline]
+    fn strip(va: VirtAddr) -> Option<VirtAddr> {
+        let stripped = VirtAddr::new(va.as_u64() & ((1 << Self::VA_BITS) - 1));
+        (Self::canonical(stripped) == va).then_some(stripped)
+    }
     /// What is left of `pte` when this format stores it.
     ///
     /// # Panics
@@ -104,6 +122,29 @@ pub trait Format: Copy + Send + Sync + 'static {
             ram.write_u64(at, raw);
         }
     }
+    /// Stores `count` entries of `table` from `index` that differ in their frames only: those of
+    /// `first` and onwards.
+    ///
+    /// # Panics
+    /// If there are not so many from `index` on, or the last frame is too high.
+    #[inline]
+    fn store_run(ram: DirectMap<'_>, table: Pfn, index: u64, count: u32, first: Pte) {
+        let last = Pte::new(first.pfn() + count.saturating_sub(1), first.flags());
+        let _ = Self::encode(last);
+        let mut raw = Self::encode(first);
+        run::<Self>(ram, table, index, count, |old| {
+            *old = raw;
+            raw += PAGE_SIZE;
+        });
+    }
+    /// Clears `count` entries of `table` from `index`.
+    ///
+    /// # Panics
+    /// If there are not so many from `index` on.
+    #[inline]
+    fn clear_run(ram: DirectMap<'_>, table: Pfn, index: u64, count: u32) {
+        run::<Self>(ram, table, index, count, |old| *old = 0);
+    }
     /// Stores entry `index` of `table` if it is still `old`; else returns what it is.
     ///
     /// # Errors
@@ -126,6 +167,35 @@ pub trait Format: Copy + Send + Sync + 'static {
             ram.compare_exchange_u64(at, old, new).map(drop)
         };
         result.map_err(Self::decode)
+    }
+}
+
+/// Stores `count` raw entries from `index`, each as `next` sets it.
+#[inline]
+fn run<F: Format>(
+    ram: DirectMap<'_>,
+    table: Pfn,
+    index: u64,
+    count: u32,
+    mut next: impl FnMut(&mut u64),
+) {
+    assert!(
+        index + u64::from(count) <= 1 << F::INDEX_BITS,
+        "entries beyond the end of a table"
+    );
+    let at = table.addr() + index * F::ENTRY_BYTES;
+    let mut raw = 0;
+    if F::ENTRY_BYTES == 4 {
+        for word in ram.words_u32(at, count) {
+            next(&mut raw);
+            word.store(raw as u32, Ordering::Release);
+        }
+    } else {
+        for word in ram.words_u64(at, count) {
+            next(&mut raw);
+            // Release pairs with the Acquire of a walker: the frame's content is seen.
+            word.store(raw, Ordering::Release);
+        }
     }
 }
 

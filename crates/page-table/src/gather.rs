@@ -35,7 +35,7 @@ pub struct TlbGather<'a, M: Machine> {
 const _: () = assert!(FRAMES <= u8::MAX as usize);
 
 impl<'a, M: Machine> TlbGather<'a, M> {
-    /// Nothing pending.
+    /// Nothing pending. With [`SpaceId::KERNEL`], a flush is one of all kernel translations.
     pub fn new(
         machine: &'a M,
         source: &'a dyn PageSource,
@@ -127,27 +127,8 @@ impl<'a, M: Machine> TlbGather<'a, M> {
     /// Flushes what is noted, waits until that is in force everywhere, then drops the references on
     /// the pending frames and frees those that were the last.
     pub fn flush(&mut self) {
-        if self.all {
-            self.machine.flush_tlb_mm(self.space);
-            if let Some(range) = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(u64::MAX)) {
-                self.trace.emit(TraceEvent::TlbFlush {
-                    space: self.space,
-                    range,
-                });
-            }
-        }
-        for range in self.ranges[..usize::from(self.nr_ranges)]
-            .iter_mut()
-            .filter_map(Option::take)
-        {
-            self.machine.flush_tlb_range(self.space, range);
-            self.trace.emit(TraceEvent::TlbFlush {
-                space: self.space,
-                range,
-            });
-        }
         if self.all || self.nr_ranges > 0 {
-            self.machine.flush_wait(self.space);
+            self.flush_translations();
         }
         self.all = false;
         self.nr_ranges = 0;
@@ -158,6 +139,34 @@ impl<'a, M: Machine> TlbGather<'a, M> {
                 self.source.free_pages(*frame);
             }
         }
+    }
+}
+
+impl<M: Machine> TlbGather<'_, M> {
+    fn flush_translations(&mut self) {
+        let space = self.space;
+        let everything = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(u64::MAX));
+        if space == SpaceId::KERNEL {
+            // Seldom: tables of the kernel half come and go at boot and where huge entries are made.
+            self.ranges = [None; RANGES];
+            if let Some(range) = everything {
+                self.machine.flush_tlb_kernel_range(range);
+            }
+            return;
+        }
+        if self.all {
+            self.machine.flush_tlb_mm(space);
+            if let Some(range) = everything {
+                self.trace.emit(TraceEvent::TlbFlush { space, range });
+            }
+        }
+        for slot in &mut self.ranges[..usize::from(self.nr_ranges)] {
+            if let Some(range) = slot.take() {
+                self.machine.flush_tlb_range(space, range);
+                self.trace.emit(TraceEvent::TlbFlush { space, range });
+            }
+        }
+        self.machine.flush_wait(space);
     }
 }
 

@@ -36,7 +36,7 @@ impl<F: Format> PageTable<'_, F> {
     pub fn map_huge(&mut self, va: VirtAddr, pte: Pte, level: u8) -> Result<(), MapHugeError> {
         let fits = level > 0
             && level <= F::MAX_HUGE_LEVEL
-            && F::translates(va)
+            && va < self.own_end
             && va.as_u64().is_multiple_of(F::span(level))
             && pte.pfn().addr().as_u64().is_multiple_of(F::span(level));
         if !fits {
@@ -65,16 +65,26 @@ impl<F: Format> PageTable<'_, F> {
         va: VirtAddr,
         gather: &mut TlbGather<'_, M>,
     ) -> Option<(Pte, u8)> {
+        let (pte, level) = self.clear_huge(va)?;
+        if let Some(range) = VirtRange::from_len(va.align_down(F::span(level)), F::span(level)) {
+            gather.note_flush(range);
+        }
+        Some((pte, level))
+    }
+
+    /// Clears the huge entry that covers `va`, if there is one, and returns it with its level. The
+    /// flush is the caller's duty.
+    pub fn clear_huge(&mut self, va: VirtAddr) -> Option<(Pte, u8)> {
         let (table, level) = self.descend(va, 0)?;
-        if level == 0 {
+        if level == 0 || va >= self.own_end {
             return None;
         }
         let index = F::index(va, level);
         let pte = F::load(self.ram, table, index);
-        F::store(self.ram, table, index, Pte::NONE);
-        if let Some(range) = VirtRange::from_len(va.align_down(F::span(level)), F::span(level)) {
-            gather.note_flush(range);
+        if pte.is_none() {
+            return None;
         }
+        F::store(self.ram, table, index, Pte::NONE);
         Some((pte, level))
     }
 
@@ -90,7 +100,7 @@ impl<F: Format> PageTable<'_, F> {
         let Some((table, level)) = self.descend(va, 0) else {
             return Ok(false);
         };
-        if level == 0 {
+        if level == 0 || va >= self.own_end {
             return Ok(false);
         }
         let index = F::index(va, level);

@@ -1,6 +1,6 @@
 //! One table of 4 KiB entries.
 
-use crate::{Format, Pte};
+use crate::{Format, Pte, PteFlags};
 use core::marker::PhantomData;
 use vellum_machine::DirectMap;
 use vellum_types::{PAGE_SIZE, Pfn, VirtAddr, VirtRange};
@@ -77,6 +77,30 @@ impl<'m, F: Format> LeafTable<'m, F> {
     pub fn set(&self, va: VirtAddr, pte: Pte) {
         debug_assert!(self.covers(va));
         F::store(self.ram, self.frame, F::index(va, 0), pte);
+    }
+    /// Stores `pages` entries from that of `va`, which map consecutive frames from `first`.
+    ///
+    /// # Panics
+    /// If they are not all in this table, or a frame is too high for the format.
+    #[inline]
+    pub fn set_run(&self, va: VirtAddr, first: Pfn, pages: u32, flags: PteFlags) {
+        debug_assert!(self.covers(va));
+        F::store_run(
+            self.ram,
+            self.frame,
+            F::index(va, 0),
+            pages,
+            Pte::new(first, flags),
+        );
+    }
+    /// Clears `pages` entries from that of `va`.
+    ///
+    /// # Panics
+    /// If they are not all in this table.
+    #[inline]
+    pub fn clear_run(&self, va: VirtAddr, pages: u32) {
+        debug_assert!(self.covers(va));
+        F::clear_run(self.ram, self.frame, F::index(va, 0), pages);
     }
     /// Stores the entry of `va` and returns the old one, with all bits that a hardware walker set
     /// until that moment. Linux's `ptep_get_and_clear`.

@@ -26,6 +26,10 @@
 //! * [`PageTable::entries`] and [`PageTable::leaves`]: what is there in a range, skipping absent
 //!   subtrees at the cost of one entry each.
 //! * [`TlbGather`]: the only way for an unmapped frame, or a table, to become free.
+//! * The **kernel half**: root entries that one table, the kernel's, owns and all others copy. What is
+//!   mapped below them later is seen everywhere, since the tables are the same. A root entry of the
+//!   kernel half goes from none to a link once and never changes, so that a copy cannot be wrong,
+//!   only missing: see [`PageTable::new_sharing`] and [`PageTable::sync_kernel_entry`].
 //!
 //! # States of a table frame
 //! Allocated by the page allocator, then `PageTable` with owner = the space's id while it is linked,
@@ -61,6 +65,7 @@ mod cursor;
 mod format;
 mod gather;
 mod huge;
+mod kernel_half;
 mod leaf;
 mod pte;
 mod table;

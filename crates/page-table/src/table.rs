@@ -9,7 +9,9 @@ use vellum_types::{Order, OutOfMemory, Pfn, VirtAddr, VirtRange};
 /// The page tables of one address space.
 ///
 /// # Invariants
-/// `nr_tables` frames of state `PageTable` hang from `root`; after `destroy`, none and `Pfn::NONE`.
+/// * `nr_tables` frames of state `PageTable` hang from the entries of `root` below `own_end`, the root
+///   included; after `destroy`, none and `Pfn::NONE`.
+/// * What hangs from higher entries belongs to the kernel's tables.
 pub struct PageTable<'m, F: Format> {
     pub(crate) source: &'m dyn PageSource,
     pub(crate) vmstat: &'m VmStat,
@@ -17,6 +19,10 @@ pub struct PageTable<'m, F: Format> {
     pub(crate) root: Pfn,
     pub(crate) owner: u32,
     pub(crate) nr_tables: u64,
+    /// One past the last address whose entries are this table's to change.
+    pub(crate) own_end: VirtAddr,
+    /// Where the kernel half begins; the end of all addresses if there is none.
+    pub(crate) kernel_start: VirtAddr,
     format: PhantomData<F>,
 }
 
@@ -31,6 +37,7 @@ impl<'m, F: Format> PageTable<'m, F> {
         owner: u32,
     ) -> Result<Self, OutOfMemory> {
         let ram = source.ram();
+        let end = VirtAddr::new(1 << F::VA_BITS);
         let mut this = Self {
             source,
             vmstat,
@@ -38,6 +45,8 @@ impl<'m, F: Format> PageTable<'m, F> {
             root: Pfn::NONE,
             owner,
             nr_tables: 0,
+            own_end: end,
+            kernel_start: end,
             format: PhantomData,
         };
         this.root = this.alloc_table()?;
@@ -81,7 +90,7 @@ impl<'m, F: Format> PageTable<'m, F> {
     /// Out of memory. Nothing is mapped or unmapped; tables may have been added above.
     ///
     /// # Panics
-    /// If the format cannot translate `va`.
+    /// If the format cannot translate `va`, or it lies in a kernel half that is another table's.
     pub fn leaf_or_alloc(&mut self, va: VirtAddr) -> Result<LeafTable<'m, F>, OutOfMemory> {
         let table = self.table_or_alloc(va, 0)?;
         Ok(LeafTable::new(self.ram, table, va))
@@ -122,7 +131,10 @@ impl<'m, F: Format> PageTable<'m, F> {
 
     /// The table at `level` whose entry decides about `va`, made if there is none.
     pub(crate) fn table_or_alloc(&mut self, va: VirtAddr, level: u8) -> Result<Pfn, OutOfMemory> {
-        assert!(F::translates(va), "{va:?} is outside the page-table format");
+        assert!(
+            va < self.own_end,
+            "{va:?} is outside the page-table format, or the kernel's"
+        );
         assert!(self.root != Pfn::NONE, "use of a destroyed page table");
         let mut table = self.root;
         let mut at = F::LEVELS - 1;

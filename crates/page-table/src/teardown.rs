@@ -26,7 +26,7 @@ impl<F: Format> PageTable<'_, F> {
         ceiling: VirtAddr,
         gather: &mut TlbGather<'_, M>,
     ) {
-        let all = VirtRange::new(VirtAddr::ZERO, VirtAddr::new(1 << F::VA_BITS));
+        let all = VirtRange::new(VirtAddr::ZERO, self.own_end);
         let Some(range) = all.and_then(|all| all.intersect(&range)) else {
             return;
         };
@@ -94,7 +94,7 @@ impl<F: Format> PageTable<'_, F> {
     }
 
     fn destroy_below<M: Machine>(&mut self, table: Pfn, level: u8, gather: &mut TlbGather<'_, M>) {
-        for index in 0..F::entries(level) {
+        for index in 0..self.own_entries(level) {
             let pte = F::load(self.ram, table, index);
             if pte.is_none() {
                 continue;

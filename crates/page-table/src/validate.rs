@@ -39,7 +39,7 @@ impl<F: Format> PageTable<'_, F> {
         if level == 0 {
             return Ok(found);
         }
-        for index in 0..F::entries(level) {
+        for index in 0..self.own_entries(level) {
             let pte = F::load(self.ram, table, index);
             if pte.is_none() {
                 continue;

@@ -82,8 +82,8 @@ bitflags::bitflags! {
         const CHARGED = 1 << 15;
         /// Its content is backed by swap rather than by a file.
         const SWAPBACKED = 1 << 16;
-        /// Four bits for the reclaim policy's own use: generation, tier.
-        const POLICY = 0xf << 20;
+        /// Six bits for reclaim's own use: list, and tier, age or the like.
+        const POLICY = 0x3f << 18;
     }
 }
 
@@ -137,6 +137,35 @@ impl Page {
         Order::new(raw).unwrap_or(Order::MAX)
     }
 
+    /// The order of the allocated block that starts here, by one look at the word.
+    ///
+    /// # Errors
+    /// The state, if no allocated block starts here.
+    #[inline]
+    pub fn allocated_order(&self) -> Result<Order, PageState> {
+        /// A bit for each state of a frame that is not the head of an allocated block.
+        const NOT_ALLOCATED: u32 = 1 << PageState::Reserved as u32
+            | 1 << PageState::Free as u32
+            | 1 << PageState::PerCpu as u32
+            | 1 << PageState::Tail as u32;
+        let word = self.word.load(Ordering::Acquire);
+        if NOT_ALLOCATED & (1 << (word & 0xf)) != 0 {
+            return Err(self.state());
+        }
+        Ok(Order::new((word >> 4) as u8 & 0xf).unwrap_or(Order::MAX))
+    }
+
+    /// True if this is an allocated block of one page, of whatever state but Zero. Cheaper than
+    /// [`Page::allocated_order`], for the many who free single pages.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        const FIRST: u32 = PageState::Allocated as u32;
+        const LAST: u32 = PageState::File as u32;
+        // Order and state are the low byte; order 0 is no bits.
+        let low = self.word.load(Ordering::Acquire) & 0xff;
+        low.wrapping_sub(FIRST) <= LAST - FIRST
+    }
+
     /// The flags.
     #[inline]
     pub fn flags(&self) -> PageFlags {
@@ -154,6 +183,17 @@ impl Page {
     #[inline]
     pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
         let old = self.word.fetch_and(!(flags.bits() << 8), Ordering::AcqRel);
+        PageFlags::from_bits_retain(old >> 8)
+    }
+
+    /// Clears the flags `clear`, then sets the flags `set`, as one step; returns those that were set
+    /// before.
+    #[inline]
+    pub fn replace_flags(&self, clear: PageFlags, set: PageFlags) -> PageFlags {
+        let change = |word: u32| word & !(clear.bits() << 8) | set.bits() << 8;
+        let old = self
+            .word
+            .update(Ordering::AcqRel, Ordering::Relaxed, change);
         PageFlags::from_bits_retain(old >> 8)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{Memmap, PageFlags};
 use vellum_machine::DirectMap;
-use vellum_types::{GfpFlags, Order, OutOfMemory, Pfn};
+use vellum_types::{GfpFlags, NodeId, Order, OutOfMemory, Pfn};
 
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +83,12 @@ pub trait PageSource: Sync {
         if !page.flags().contains(PageFlags::REFERENCED) {
             page.set_flags(PageFlags::REFERENCED);
         }
+    }
+
+    /// The node that a frame belongs to.
+    fn node_of(&self, pfn: Pfn) -> NodeId {
+        let _ = pfn;
+        NodeId(0)
     }
 
     /// All descriptors.

@@ -1,39 +1,86 @@
-//! One cache.
+//! One cache: what it is, and the paths that are taken each time.
 
+use crate::debug::Site;
 use crate::geometry::Geometry;
-use crate::list::SlabList;
-use crate::memory::{END, LIVE, Slab};
+use crate::node::Lists;
+use crate::parts::Parts;
+use crate::sheaf::{CAPACITY, CpuPublic, CpuSheaves};
 use crate::{CacheFlags, SlabInfo};
 use core::alloc::Layout;
+use core::panic::Location;
 use core::ptr::NonNull;
-use vellum_machine::{DirectMap, LockRank, SpinGuard, SpinLock, VmItem, VmStat};
-use vellum_page::{AllocRequest, Memmap, Page, PageSource, PageState};
-use vellum_types::{OutOfMemory, Pfn, PhysAddr};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use vellum_machine::{Cpus, DirectMap, PerCpu, SpinLock, VmItem, VmStat};
+use vellum_object::ObjectSource;
+use vellum_page::{Memmap, Page, PageSource};
+use vellum_types::{GfpFlags, Pfn};
 
-/// What the lock of a cache protects, besides the `Page` words and index lists of its slabs.
-#[derive(Debug)]
-pub(crate) struct Lists {
-    pub(crate) partial: SlabList,
-    pub(crate) full: SlabList,
-    /// A slab without live objects, or `Pfn::NONE`.
-    pub(crate) empty: Pfn,
-    pub(crate) live: u64,
-    /// Destroyed: grows no more.
-    pub(crate) dead: bool,
+/// What all caches of a system share.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'m> {
+    pub(crate) source: &'m dyn PageSource,
+    pub(crate) vmstat: &'m VmStat,
+    /// The cache of sheaves; none for the caches that sheaves depend on.
+    pub(crate) sheaves: Option<&'m KmemCache<'m>>,
+}
+
+/// What tells a cache from others.
+pub(crate) struct Identity<'m> {
+    pub(crate) name: &'static str,
+    /// The owner word of its slabs on node 0.
+    pub(crate) owner: u32,
+    pub(crate) ctor: Option<fn(NonNull<u8>)>,
+    /// The cache that was made before it.
+    pub(crate) next: Option<&'m KmemCache<'m>>,
+}
+
+/// How much a cache keeps outside of its slabs.
+#[derive(Clone, Copy)]
+pub(crate) struct Tunables {
+    /// Objects of a CPU's full sheaf: at first, and at most after many misses. 0: no sheaves.
+    pub(crate) first_limit: u32,
+    pub(crate) max_limit: u32,
+    /// Full sheaves that a node keeps, and empty ones.
+    pub(crate) barn: u32,
+}
+
+impl Tunables {
+    fn new(geometry: &Geometry, has_sheaves: bool) -> Self {
+        let max_limit = match geometry.stride {
+            _ if !has_sheaves || geometry.flags.intersects(CacheFlags::DEBUG) => 0,
+            0..=1024 => CAPACITY,
+            1025..=4096 => 12,
+            _ => 4,
+        };
+        Self {
+            first_limit: max_limit.min(8),
+            max_limit,
+            barn: if geometry.stride <= 256 { 8 } else { 2 },
+        }
+    }
 }
 
 /// A cache of objects of one layout. Linux's `struct kmem_cache`.
 ///
-/// Made by [`crate::SlabAllocator::create_cache`]; used as a [`vellum_object::ObjectSource`].
+/// Made by [`crate::SlabAllocator::create_cache`]; used directly or as an
+/// [`vellum_object::ObjectSource`].
 pub struct KmemCache<'m> {
-    pub(crate) lists: SpinLock<Lists>,
-    pub(crate) geometry: Geometry,
+    pub(crate) cpus: PerCpu<'m, CpuSheaves<'m>>,
     pub(crate) memmap: Memmap<'m>,
     pub(crate) ram: DirectMap<'m>,
-    /// The owner word of its slabs.
-    pub(crate) id: u32,
-    source: &'m dyn PageSource,
-    vmstat: &'m VmStat,
+    pub(crate) geometry: Geometry,
+    /// The owner word of its slabs on node 0.
+    pub(crate) owner: u32,
+    pub(crate) tunables: Tunables,
+    pub(crate) nodes: &'m [SpinLock<Lists>],
+    pub(crate) publics: &'m [CpuPublic],
+    pub(crate) ground: Ground<'m>,
+    pub(crate) ctor: Option<fn(NonNull<u8>)>,
+    /// Asked for pages of these nodes, it got some of others.
+    pub(crate) poor_nodes: AtomicU8,
+    pub(crate) next_colour: AtomicU16,
+    /// Destroyed: grows no more. Set before the locks of the nodes are taken to empty them.
+    pub(crate) dead: AtomicBool,
     name: &'static str,
     /// The cache that was made before this one.
     pub(crate) next: Option<&'m KmemCache<'m>>,
@@ -41,28 +88,33 @@ pub struct KmemCache<'m> {
 
 impl<'m> KmemCache<'m> {
     pub(crate) fn new(
-        source: &'m dyn PageSource,
-        vmstat: &'m VmStat,
-        name: &'static str,
+        ground: Ground<'m>,
+        identity: Identity<'m>,
         geometry: Geometry,
-        id: u32,
-        next: Option<&'m KmemCache<'m>>,
+        parts: Parts<'m>,
+        cpus: Cpus<'m>,
     ) -> Self {
-        let lists = Lists {
-            partial: SlabList::new(),
-            full: SlabList::new(),
-            empty: Pfn::NONE,
-            live: 0,
-            dead: false,
-        };
+        let Identity {
+            name,
+            owner,
+            ctor,
+            next,
+        } = identity;
+        let tunables = Tunables::new(&geometry, ground.sheaves.is_some());
         Self {
-            lists: SpinLock::new(LockRank::Slab, lists),
+            cpus: PerCpu::new(cpus, parts.slots),
+            memmap: ground.source.memmap(),
+            ram: ground.source.ram(),
             geometry,
-            memmap: source.memmap(),
-            ram: source.ram(),
-            id,
-            source,
-            vmstat,
+            owner,
+            tunables,
+            nodes: parts.nodes,
+            publics: parts.publics,
+            ground,
+            ctor,
+            poor_nodes: AtomicU8::new(0),
+            next_colour: AtomicU16::new(0),
+            dead: AtomicBool::new(false),
             name,
             next,
         }
@@ -76,276 +128,132 @@ impl<'m> KmemCache<'m> {
     pub const fn layout(&self) -> Layout {
         self.geometry.layout
     }
-    /// The flags that it was made with.
+    /// The flags that it was made with, and those that the system's debug switch added.
     pub const fn flags(&self) -> CacheFlags {
         self.geometry.flags
     }
 
-    /// Uninitialised memory of one object.
+    /// Memory of one object: constructed if the cache has a constructor, else uninitialised. `None`
+    /// if there is no memory, or the cache is destroyed. Linux's `kmem_cache_alloc(GFP_KERNEL)`.
     #[inline]
-    pub(crate) fn take(&self) -> Option<NonNull<u8>> {
-        let lists = self.lists.lock();
-        let head = lists.partial.first();
-        if head == Pfn::NONE {
-            drop(lists);
-            return self.take_after_refill();
-        }
-        Some(self.take_from(lists, head))
+    #[track_caller]
+    pub fn alloc(&self) -> Option<NonNull<u8>> {
+        self.alloc_at(GfpFlags::KERNEL, Location::caller())
     }
 
-    /// As `take`, when no slab is partial.
-    #[cold]
-    fn take_after_refill(&self) -> Option<NonNull<u8>> {
-        let mut lists = self.lists.lock();
-        while lists.partial.first() == Pfn::NONE {
-            if lists.empty != Pfn::NONE {
-                let slab = core::mem::replace(&mut lists.empty, Pfn::NONE);
-                lists.partial.push(self.memmap, slab);
-                break;
-            }
-            if lists.dead {
-                return None;
-            }
-            drop(lists);
-            let fresh = self.grow().ok()?;
-            lists = self.lists.lock();
-            if lists.dead {
-                drop(lists);
-                self.release(fresh);
-                return None;
-            }
-            lists.partial.push(self.memmap, fresh);
-        }
-        let head = lists.partial.first();
-        Some(self.take_from(lists, head))
+    /// As [`KmemCache::alloc`], under these conditions: they hold if the cache must grow. With
+    /// [`GfpFlags::ZERO`] the object is zeroed.
+    #[inline]
+    #[track_caller]
+    pub fn alloc_gfp(&self, gfp: GfpFlags) -> Option<NonNull<u8>> {
+        self.alloc_at(gfp, Location::caller())
     }
 
-    /// A free object of `head`, the first partial slab.
-    #[inline]
-    fn take_from(&self, mut lists: SpinGuard<'_, Lists>, head: Pfn) -> NonNull<u8> {
-        let page = self.memmap.page(head);
-        let slab = Slab::at(self.ram, head, &self.geometry);
-        let (index, is_full) = if self.geometry.bitmap {
-            let free = page.mapcount();
-            page.set_mapcount(free & (free - 1));
-            (free.trailing_zeros() as u16, free & (free - 1) == 0)
-        } else {
-            let word = FreeWord::of(page);
-            let next = slab.link(word.first);
-            slab.set_link(word.first, LIVE);
-            FreeWord {
-                first: next,
-                live: word.live + 1,
-            }
-            .set(page);
-            (word.first, next == END)
+    #[inline(always)]
+    pub(crate) fn alloc_at(&self, gfp: GfpFlags, site: Site) -> Option<NonNull<u8>> {
+        let object = match self.cpus.with(CpuSheaves::pop) {
+            Some(Some(object)) => object,
+            _ => self.alloc_slow(gfp, site)?,
         };
-        lists.live += 1;
-        let object = slab.object(index);
-        if is_full || self.geometry.flags.intersects(CacheFlags::DEBUG) {
-            self.take_seldom(lists, slab, head, index, is_full);
+        if gfp.contains(GfpFlags::ZERO) {
+            // SAFETY: the object is the caller's alone and has `size` bytes.
+            unsafe { object.write_bytes(0, self.geometry.layout.size()) };
         }
-        object
+        Some(object)
     }
 
-    /// What taking an object seldom needs: the slab became full, or there are debugging aids.
-    #[cold]
-    #[inline(never)]
-    fn take_seldom(
-        &self,
-        mut lists: SpinGuard<'_, Lists>,
-        slab: Slab<'_>,
-        head: Pfn,
-        index: u16,
-        is_full: bool,
-    ) {
-        if is_full {
-            lists.partial.unlink(self.memmap, head);
-            lists.full.push(self.memmap, head);
-        }
-        drop(lists);
-        if let Err(what) = slab.mark_live(index) {
-            self.corrupt(what);
-        }
-    }
-
-    /// Takes one object's memory back.
+    /// Takes one object's memory back. Linux's `kmem_cache_free`.
     ///
     /// # Safety
-    /// `object` came from `take` of this cache, and nobody uses it any more.
+    /// `object` came from this cache, and nobody uses it any more. With a constructor, it is in the
+    /// state that the constructor leaves.
     ///
     /// # Panics
-    /// If it is not a live object of this cache: the caller broke the first half of the promise.
+    /// If a broken promise is noticed: see the crate's table of what is caught when.
     #[inline]
-    pub(crate) unsafe fn give_back(&self, object: NonNull<u8>) {
-        let Some((head, page, index, slab)) = self.locate(object) else {
-            self.corrupt("free of something that is no object of it")
-        };
-        let mut lists = self.lists.lock();
-        let (was_full, is_empty) = if self.geometry.bitmap {
-            let free = page.mapcount();
-            if free & 1 << index != 0 {
-                self.corrupt("double free");
-            }
-            self.check_freed(slab, index);
-            page.set_mapcount(free | 1 << index);
-            (
-                free == 0,
-                free | 1 << index == all_free(self.geometry.objects),
-            )
-        } else {
-            if slab.link(index) != LIVE {
-                self.corrupt("double free");
-            }
-            self.check_freed(slab, index);
-            let word = FreeWord::of(page);
-            slab.set_link(index, word.first);
-            FreeWord {
-                first: index,
-                live: word.live - 1,
-            }
-            .set(page);
-            (word.first == END, word.live == 1)
-        };
-        lists.live -= 1;
-        if was_full || is_empty {
-            self.relist(lists, head, was_full, is_empty);
+    #[track_caller]
+    pub unsafe fn free(&self, object: NonNull<u8>) {
+        // SAFETY: the same promise.
+        unsafe { self.free_at(object, Location::caller()) };
+    }
+
+    /// As `free`, on behalf of `site`.
+    ///
+    /// # Safety
+    /// As `free`.
+    #[inline(always)]
+    pub(crate) unsafe fn free_at(&self, object: NonNull<u8>, site: Site) {
+        // 0 is nobody's owner word.
+        let owner = self.page_of(object).map_or(0, Page::owner);
+        if self.cpus.with(|cpu| cpu.push(object, owner)) != Some(true) {
+            self.free_slow(object, owner, site);
         }
     }
 
-    /// Moves a slab that gained a free object to the list it belongs on now.
-    #[cold]
-    #[inline(never)]
-    fn relist(&self, mut lists: SpinGuard<'_, Lists>, head: Pfn, was_full: bool, is_empty: bool) {
-        if was_full {
-            lists.full.unlink(self.memmap, head);
-        } else {
-            lists.partial.unlink(self.memmap, head);
-        }
-        if !is_empty {
-            lists.partial.push(self.memmap, head);
-        } else if lists.empty == Pfn::NONE {
-            lists.empty = head;
-        } else {
-            drop(lists);
-            self.release(head);
-        }
-    }
-
-    #[inline]
-    fn check_freed(&self, slab: Slab<'_>, index: u16) {
-        if self.geometry.flags.intersects(CacheFlags::DEBUG) {
-            if let Err(what) = slab.check_live(index) {
-                self.corrupt(what);
-            }
-            slab.mark_free(index);
-        }
-    }
-
-    /// The slab of an object, and its place there; `None` if this cache has no such object.
-    #[inline]
-    fn locate(&self, object: NonNull<u8>) -> Option<(Pfn, &'m Page, u16, Slab<'_>)> {
+    /// The descriptor of the page that `object` is in.
+    #[inline(always)]
+    pub(crate) fn page_of(&self, object: NonNull<u8>) -> Option<&'m Page> {
         let phys = self.ram.phys_of(object)?;
-        let into = phys.as_u64() & (self.geometry.bytes - 1);
-        let head = Pfn::containing(PhysAddr::new(phys.as_u64() - into))?;
-        let page = self.memmap.try_page(head)?;
-        if page.state() != PageState::Slab || page.owner() != self.id {
-            return None;
-        }
-        let index = self.geometry.index_of(into)?;
-        Some((
-            head,
-            page,
-            index,
-            Slab::around(object, into, &self.geometry),
-        ))
+        self.memmap.try_page(Pfn::containing(phys)?)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn corrupt(&self, what: &str) -> ! {
-        panic!("slab cache {}: {what}", self.name)
-    }
-
-    /// A new slab, on no list yet.
-    #[cold]
-    fn grow(&self) -> Result<Pfn, OutOfMemory> {
-        let order = self.geometry.order;
-        let head = self.source.alloc_pages(AllocRequest::kernel(order))?;
-        let page = self.memmap.page(head);
-        page.set_owner(self.id);
-        page.set_mapcount(if self.geometry.bitmap {
-            all_free(self.geometry.objects)
+    /// The counter that its pages are counted in.
+    pub(crate) const fn vm_item(&self) -> VmItem {
+        if self.geometry.flags.contains(CacheFlags::RECLAIM_ACCOUNT) {
+            VmItem::NrSlabReclaimable
         } else {
-            0
-        });
-        FreeWord { first: 0, live: 0 }.set(page);
-        page.set_state_order(PageState::Slab, order);
-        Slab::at(self.ram, head, &self.geometry).init();
-        self.vmstat
-            .add(VmItem::NrSlabUnreclaimable, u64::from(order.pages()));
-        Ok(head)
-    }
-
-    /// Gives a slab that is on no list back.
-    #[cold]
-    fn release(&self, head: Pfn) {
-        let page = self.memmap.page(head);
-        page.set_mapcount(0);
-        page.set_index(0);
-        page.set_owner(0);
-        let pages = u64::from(self.geometry.order.pages());
-        self.vmstat.sub(VmItem::NrSlabUnreclaimable, pages);
-        self.source.free_pages(head);
-    }
-
-    /// Gives the empty slab back, if there is one. Returns the pages freed.
-    pub fn shrink(&self) -> u64 {
-        let empty = core::mem::replace(&mut self.lists.lock().empty, Pfn::NONE);
-        if empty == Pfn::NONE {
-            return 0;
+            VmItem::NrSlabUnreclaimable
         }
-        self.release(empty);
-        u64::from(self.geometry.order.pages())
-    }
-
-    /// Stops the cache if it has no live objects; else says how many it has.
-    pub(crate) fn retire(&self) -> Result<(), u64> {
-        {
-            let mut lists = self.lists.lock();
-            if lists.live != 0 {
-                return Err(lists.live);
-            }
-            lists.dead = true;
-        }
-        self.shrink();
-        Ok(())
-    }
-
-    /// Makes a destroyed cache usable again. False if it was not destroyed.
-    pub(crate) fn revive(&self) -> bool {
-        core::mem::replace(&mut self.lists.lock().dead, false)
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        self.lists.lock().dead
+        // Relaxed: who must not miss it takes a node's lock behind `retire`.
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Free objects in the sheaves of CPUs.
+    pub(crate) fn cached_by_cpus(&self) -> u64 {
+        self.publics.iter().map(CpuPublic::cached).sum()
     }
 
     /// Its line of `/proc/slabinfo`.
     pub fn info(&self) -> SlabInfo {
-        let lists = self.lists.lock();
-        let active_slabs = lists.partial.len() + lists.full.len();
-        let num_slabs = active_slabs + u64::from(lists.empty != Pfn::NONE);
-        SlabInfo {
+        let mut info = SlabInfo {
             name: self.name,
-            active_objs: lists.live,
-            num_objs: num_slabs * u64::from(self.geometry.objects),
+            active_objs: 0,
+            num_objs: 0,
             obj_size: self.geometry.stride,
             objs_per_slab: u32::from(self.geometry.objects),
             pages_per_slab: self.geometry.order.pages(),
-            active_slabs,
-            num_slabs,
+            limit: self.tunables.max_limit,
+            batchcount: self.tunables.first_limit,
+            sharedfactor: if self.tunables.max_limit == 0 {
+                0
+            } else {
+                self.tunables.barn
+            },
+            active_slabs: 0,
+            num_slabs: 0,
+            sharedavail: 0,
+            cached_objs: self.cached_by_cpus(),
+            deferred_slabs: 0,
+            colours: u32::from(self.geometry.colours),
+            off_slab: self.geometry.bitmap,
+        };
+        let mut live = 0;
+        for node in self.nodes {
+            let lists = node.lock();
+            live += lists.live;
+            info.active_slabs += lists.active_slabs();
+            info.num_slabs += lists.num_slabs();
+            info.deferred_slabs += lists.deferred.len();
+            info.sharedavail += lists.in_barn;
         }
+        info.num_objs = info.num_slabs * u64::from(self.geometry.objects);
+        info.cached_objs += info.sharedavail;
+        // While others work, what is cached and what is live are of different moments.
+        info.active_objs = live.saturating_sub(info.cached_objs);
+        info
     }
 }
 
@@ -355,31 +263,27 @@ impl core::fmt::Debug for KmemCache<'_> {
     }
 }
 
-/// The bitmap of a slab with no live object.
-pub(crate) const fn all_free(objects: u16) -> u32 {
-    u32::MAX >> (u32::BITS - objects as u32)
-}
-
-/// The `index` word of a slab's first `Page`.
-#[derive(Clone, Copy)]
-pub(crate) struct FreeWord {
-    /// The first free object, or `END`.
-    pub(crate) first: u16,
-    /// How many are live.
-    pub(crate) live: u16,
-}
-
-impl FreeWord {
+// SAFETY: objects of a slab are disjoint, of the layout or larger. An index is handed out only while
+// it is on its slab's free list, from which that takes it, under the lock; a sheaf owns the objects
+// it names, and gives each to one taker. Slabs with live objects are never given back.
+unsafe impl ObjectSource for KmemCache<'_> {
     #[inline]
-    pub(crate) fn of(page: &Page) -> Self {
-        let raw = page.index();
-        Self {
-            first: raw as u16,
-            live: (raw >> 16) as u16,
-        }
+    fn alloc_object(&self) -> Option<NonNull<u8>> {
+        self.alloc_at(GfpFlags::KERNEL, Location::caller())
     }
     #[inline]
-    fn set(self, page: &Page) {
-        page.set_index(u64::from(self.live) << 16 | u64::from(self.first));
+    fn alloc_object_at(&self, site: &'static Location<'static>) -> Option<NonNull<u8>> {
+        self.alloc_at(GfpFlags::KERNEL, site)
+    }
+    #[inline]
+    unsafe fn free_object(&self, object: NonNull<u8>) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.free_at(object, Location::caller()) };
+    }
+    fn object_layout(&self) -> Layout {
+        self.layout()
+    }
+    fn name(&self) -> &str {
+        KmemCache::name(self)
     }
 }

@@ -59,16 +59,24 @@
 #![no_std]
 #![warn(missing_docs)]
 
+mod admin;
 mod allocator;
 mod cache;
 mod check;
+mod debug;
 mod flags;
 mod geometry;
 mod info;
 mod list;
 mod memory;
+mod node;
+mod parts;
+mod sheaf;
+mod slabs;
+mod slow;
+mod words;
 
-pub use allocator::{LiveObjects, SlabAllocator};
+pub use allocator::{CacheSpec, LiveObjects, SlabAllocator};
 pub use cache::KmemCache;
-pub use flags::CacheFlags;
+pub use flags::{CacheFlags, SlabDebug, UnknownOption};
 pub use info::SlabInfo;

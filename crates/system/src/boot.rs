@@ -114,7 +114,7 @@ impl<'m, M: Machine> System<'m, M> {
             .ok_or(BootError::OutOfMemory)?;
         let pages =
             PageAllocator::boot(ram, memblock, vmstat, config.trace).map_err(BootError::Pages)?;
-        let slab = SlabAllocator::boot(pages, vmstat)?;
+        let slab = SlabAllocator::boot(pages, vmstat, machine.cpus())?;
         let caches = MmCaches {
             areas: VmaCaches {
                 areas: slab.typed_box("vm_area_struct")?,

@@ -2,7 +2,7 @@
 
 use core::ops::Deref;
 use vellum_machine::Machine;
-use vellum_mm::{Mm, MmContext, MmError};
+use vellum_mm::{Mm, MmContext};
 use vellum_page_alloc::PageAllocator;
 use vellum_page_cache::MappingRef;
 use vellum_slab::SlabAllocator;
@@ -57,14 +57,6 @@ impl<'m, M: Machine> System<'m, M> {
 
     pub(crate) fn into_context(self) -> MmContext<'m, M> {
         self.context
-    }
-
-    /// The pages of a file, made known at the first call.
-    ///
-    /// # Errors
-    /// NoMem.
-    pub fn mapping(&self, file: FileId) -> Result<MappingRef<'m>, MmError> {
-        Ok(self.context.cache().mapping(file)?)
     }
 
     /// The pages of a file, if they are known.

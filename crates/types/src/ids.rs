@@ -12,6 +12,11 @@ pub struct NodeId(pub u8);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SpaceId(pub u32);
 
+impl SpaceId {
+    /// The kernel's own: the owner of the tables that every address space shares. Linux's `init_mm`.
+    pub const KERNEL: Self = Self(u32::MAX);
+}
+
 /// A file, as the backing store knows it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FileId(pub u64);

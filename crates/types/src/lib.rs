@@ -23,16 +23,20 @@ mod access;
 mod addr;
 mod gfp;
 mod ids;
+mod io;
 mod order;
 mod range;
+mod swap_entry;
 mod vm_flags;
 
 pub use access::{Access, Prot};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 pub use gfp::GfpFlags;
 pub use ids::{CpuId, FileId, MigrateType, NodeId, SpaceId, ZoneType};
+pub use io::IoError;
 pub use order::Order;
 pub use range::{PfnRange, PhysRange, VirtRange};
+pub use swap_entry::SwapEntry;
 pub use vm_flags::VmFlags;
 
 /// No memory could be had. The one error that every allocating function shares.

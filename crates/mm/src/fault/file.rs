@@ -27,7 +27,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         match mapping.read_page(&self.cache, fault.index, hint) {
             Ok((pfn, true)) => Ok((pfn, FaultOutcome::Major)),
             Ok((pfn, false)) => Ok((pfn, FaultOutcome::Minor)),
-            Err(CacheError::OutOfMemory) => Err(MmError::NoMem),
+            Err(CacheError::OutOfMemory) => Err(MmError::NoFrames),
             Err(CacheError::Io(errno)) => Err(MmError::Io(errno)),
             Err(CacheError::BeyondEof) => Err(MmError::Fault),
         }

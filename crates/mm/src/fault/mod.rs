@@ -124,7 +124,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
             address: info.addr,
             access: info.access,
         });
-        self.fault_locked(mm, &mut mm.lock(), info.addr, info.access)
+        let served = self.retry(|| {
+            let outcome = self.fault_locked(mm, &mut mm.lock(), info.addr, info.access);
+            match outcome {
+                FaultOutcome::Oom => Err(MmError::NoFrames),
+                outcome => Ok(outcome),
+            }
+        });
+        served.unwrap_or(FaultOutcome::Oom)
     }
 
     /// An access that the area does not allow. x86 reads a page in before it finds that nothing may
@@ -148,6 +155,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         FaultOutcome::Segv(SegvCode::AccErr)
     }
 
+    /// One attempt to serve a fault; `Oom` means that frames ended for now.
     pub(crate) fn fault_locked(
         &self,
         mm: &Mm<'m>,
@@ -155,7 +163,21 @@ impl<'m, M: Machine> MmContext<'m, M> {
         addr: VirtAddr,
         access: Access,
     ) -> FaultOutcome {
-        self.vmstat.count(VmEvent::PgFault);
+        let outcome = self.try_fault(mm, inner, addr, access);
+        // An attempt that is made again counts once.
+        if outcome != FaultOutcome::Oom {
+            self.vmstat.count(VmEvent::PgFault);
+        }
+        outcome
+    }
+
+    fn try_fault(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        addr: VirtAddr,
+        access: Access,
+    ) -> FaultOutcome {
         let found = match self.area_for(inner, addr) {
             Ok(found) => found,
             Err(code) => return FaultOutcome::Segv(code),
@@ -169,28 +191,26 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if !flags.allows(access) || flags.contains(VmFlags::PFNMAP) {
             return self.refuse(mm, inner, addr, access, flags);
         }
-        let served = self.with_room(|| {
-            let leaf = inner.table.leaf_or_alloc(addr)?;
-            let page = addr.page_down();
-            let fault = Fault {
-                page,
-                access,
-                flags,
-                range,
-                index,
-                anonymous,
-                leaf,
-            };
-            self.handle(mm, inner, &fault)
-        });
-        match served {
+        let Ok(leaf) = inner.table.leaf_or_alloc(addr) else {
+            return FaultOutcome::Oom;
+        };
+        let fault = Fault {
+            page: addr.page_down(),
+            access,
+            flags,
+            range,
+            index,
+            anonymous,
+            leaf,
+        };
+        match self.handle(mm, inner, &fault) {
             Ok(outcome) => {
                 if outcome == FaultOutcome::Major {
                     self.vmstat.count(VmEvent::PgMajFault);
                 }
                 outcome
             }
-            Err(MmError::NoMem) => FaultOutcome::Oom,
+            Err(MmError::NoFrames) => FaultOutcome::Oom,
             Err(_) => FaultOutcome::Bus,
         }
     }

@@ -12,14 +12,25 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Moves the break; returns where it is afterwards. A refusal leaves it where it was, which is
     /// how the raw system call reports one.
     pub fn brk(&self, mm: &Mm<'m>, addr: u64) -> u64 {
-        let mut inner = mm.lock();
-        match self.with_room(|| self.set_brk(mm, &mut inner, addr)) {
-            Ok(()) => addr,
-            Err(_) => inner.brk,
+        match self.with_room(|| self.set_brk(mm, &mut mm.lock(), addr)) {
+            Ok(locked) => {
+                if let Some(added) = locked {
+                    // As Linux: brk succeeds although memory may end here.
+                    let _ = self.populate(mm, added, Access::Write);
+                }
+                addr
+            }
+            Err(_) => mm.lock().brk,
         }
     }
 
-    fn set_brk(&self, mm: &Mm<'m>, inner: &mut MmInner<'m>, addr: u64) -> Result<(), MmError> {
+    /// Returns what must be faulted in.
+    fn set_brk(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        addr: u64,
+    ) -> Result<Option<VirtRange>, MmError> {
         if addr < inner.layout.start_brk || addr > inner.layout.task_size - PAGE_SIZE {
             return Err(MmError::NoMem);
         }
@@ -30,21 +41,18 @@ impl<'m, M: Machine> MmContext<'m, M> {
             }
         }
         let (old, new) = (page_align(inner.brk), page_align(addr));
+        let mut locked = None;
         if let Some(freed) = VirtRange::new(VirtAddr::new(new), VirtAddr::new(old)) {
             self.unmap_range(mm, inner, freed)?;
         } else if let Some(added) = VirtRange::new(VirtAddr::new(old), VirtAddr::new(new)) {
-            self.grow_brk(mm, inner, added)?;
+            locked = self.grow_brk(inner, added)?.then_some(added);
         }
         inner.brk = addr;
-        Ok(())
+        Ok(locked)
     }
 
-    fn grow_brk(
-        &self,
-        mm: &Mm<'m>,
-        inner: &mut MmInner<'m>,
-        added: VirtRange,
-    ) -> Result<(), MmError> {
+    /// True if the heap is locked in memory.
+    fn grow_brk(&self, inner: &mut MmInner<'m>, added: VirtRange) -> Result<bool, MmError> {
         // A page must stay free between the heap and the next area.
         let guarded =
             VirtRange::new(added.start(), added.end() + PAGE_SIZE).ok_or(MmError::NoMem)?;
@@ -70,9 +78,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner.note_total();
         if locked {
             inner.locked_vm += added.nr_pages();
-            // As Linux: brk succeeds although memory may end here.
-            let _ = self.populate(mm, inner, added, Access::Write);
         }
-        Ok(())
+        Ok(locked)
     }
 }

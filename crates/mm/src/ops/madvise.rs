@@ -3,10 +3,11 @@
 use super::page_range;
 use crate::MmError;
 use crate::context::MmContext;
+use crate::fault::{FaultOutcome, SegvCode};
 use crate::mm::{Mm, MmInner};
 use vellum_machine::{Machine, VmEvent};
 use vellum_page_cache::Readahead;
-use vellum_types::{Access, VirtRange, VmFlags};
+use vellum_types::{Access, PAGE_SIZE, VirtRange, VmFlags};
 
 /// `MADV_*` of Linux.
 mod advice {
@@ -46,11 +47,24 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let Some(range) = page_range(addr, len, MmError::Inval)? else {
             return Ok(());
         };
-        let mut inner = mm.lock();
-        let inner = &mut *inner;
         if matches!(advice, advice::POPULATE_READ | advice::POPULATE_WRITE) {
-            return self.advise_populate(mm, inner, range, advice);
+            return self.advise_populate(mm, range, advice);
         }
+        let result = self.retry(|| self.advise_range(mm, &mut mm.lock(), range, advice));
+        match result {
+            // Linux says EAGAIN for "a kernel resource was temporarily unavailable".
+            Err(MmError::NoFrames) => Err(MmError::Again),
+            result => result,
+        }
+    }
+
+    fn advise_range(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        range: VirtRange,
+        advice: i32,
+    ) -> Result<(), MmError> {
         let mut hole = false;
         let mut at = range.start();
         while at < range.end() {
@@ -71,33 +85,31 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if hole { Err(MmError::NoMem) } else { Ok(()) }
     }
 
-    fn advise_populate(
-        &self,
-        mm: &Mm<'m>,
-        inner: &mut MmInner<'m>,
-        range: VirtRange,
-        advice: i32,
-    ) -> Result<(), MmError> {
+    fn advise_populate(&self, mm: &Mm<'m>, range: VirtRange, advice: i32) -> Result<(), MmError> {
         let access = if advice == advice::POPULATE_WRITE {
             Access::Write
         } else {
             Access::Read
         };
-        for page in range.pages() {
-            // Unlike an access, this does not grow a stack. Linux: `gup_vma_lookup`.
-            if inner.areas.find_containing(page).is_none() {
-                return Err(MmError::NoMem);
-            }
-            match self.fault_locked(mm, inner, page, access) {
-                crate::FaultOutcome::Minor | crate::FaultOutcome::Major => {}
-                crate::FaultOutcome::Segv(crate::SegvCode::AccErr) => return Err(MmError::Inval),
-                crate::FaultOutcome::Segv(_) | crate::FaultOutcome::Oom => {
+        let mut at = range.start();
+        self.with_room(|| {
+            let mut inner = mm.lock();
+            while at < range.end() {
+                // Unlike an access, this does not grow a stack. Linux: `gup_vma_lookup`.
+                if inner.areas.find_containing(at).is_none() {
                     return Err(MmError::NoMem);
                 }
-                crate::FaultOutcome::Bus => return Err(MmError::Fault),
+                match self.fault_locked(mm, &mut inner, at, access) {
+                    FaultOutcome::Minor | FaultOutcome::Major => {}
+                    FaultOutcome::Segv(SegvCode::AccErr) => return Err(MmError::Inval),
+                    FaultOutcome::Segv(_) => return Err(MmError::NoMem),
+                    FaultOutcome::Oom => return Err(MmError::NoFrames),
+                    FaultOutcome::Bus => return Err(MmError::Fault),
+                }
+                at = at + PAGE_SIZE;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn advise_area(
@@ -130,7 +142,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             _ => {
                 let new = advised_flags(flags, advice)?;
                 if new != flags {
-                    inner.areas.isolate(part).map_err(|_| MmError::Again)?;
+                    inner.areas.isolate(part)?;
                     if let Some(area) = inner.areas.find_mut(part.start()) {
                         area.flags = new;
                     }

@@ -1,12 +1,11 @@
 //! mlock(2) and its family. Linux: `mm/mlock.c`.
 
-use super::mmap::populate_access;
 use super::page_align;
 use crate::MmError;
 use crate::context::MmContext;
 use crate::mm::{Mm, MmInner};
 use vellum_machine::Machine;
-use vellum_types::{Access, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
+use vellum_types::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
 
 const MLOCK_ONFAULT: u32 = 1;
 const MCL_CURRENT: u32 = 1;
@@ -44,13 +43,26 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     fn do_mlock(&self, mm: &Mm<'m>, addr: u64, len: u64, bits: VmFlags) -> Result<(), MmError> {
-        let mut inner = mm.lock();
-        let inner = &mut *inner;
+        let done = self.with_room(|| self.lock_pages(&mut mm.lock(), addr, len, bits))?;
+        match done {
+            Some(range) if !bits.contains(VmFlags::LOCKONFAULT) => self.populate_areas(mm, range),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks and marks the areas of a range; returns it unless it is empty.
+    fn lock_pages(
+        &self,
+        inner: &mut MmInner<'m>,
+        addr: u64,
+        len: u64,
+        bits: VmFlags,
+    ) -> Result<Option<VirtRange>, MmError> {
         if inner.limits.memlock == 0 {
             return Err(MmError::Perm);
         }
         let Some(range) = lock_range(addr, len)? else {
-            return Ok(());
+            return Ok(None);
         };
         let already: u64 = inner
             .areas
@@ -64,36 +76,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             return Err(MmError::NoMem);
         }
         self.change_lock(inner, range, bits)?;
-        if bits.contains(VmFlags::LOCKONFAULT) {
-            return Ok(());
-        }
-        self.populate_areas(mm, inner, range)
-    }
-
-    /// Faults in every page of a range that has no holes.
-    fn populate_areas(
-        &self,
-        mm: &Mm<'m>,
-        inner: &mut MmInner<'m>,
-        range: VirtRange,
-    ) -> Result<(), MmError> {
-        let mut at = range.start();
-        while at < range.end() {
-            let area = inner.areas.find_containing(at).ok_or(MmError::NoMem)?;
-            let part = area.range().intersect(&range).ok_or(MmError::NoMem)?;
-            let flags = area.flags;
-            if !flags.contains(VmFlags::PFNMAP) {
-                // Linux turns a page that cannot be had into ENOMEM here, PROT_NONE included.
-                let access = if flags.allows(Access::Read) {
-                    populate_access(flags)
-                } else {
-                    Access::Read
-                };
-                self.populate(mm, inner, part, access)?;
-            }
-            at = part.end();
-        }
-        Ok(())
+        Ok(Some(range))
     }
 
     /// `apply_vma_lock_flags`: in order, up to the first hole.
@@ -118,8 +101,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if old == new || old.contains(VmFlags::PFNMAP) {
                 continue;
             }
-            if inner.areas.isolate(part).is_err() {
-                result = Err(MmError::NoMem);
+            if let Err(oom) = inner.areas.isolate(part) {
+                result = Err(oom.into());
                 break;
             }
             if let Some(area) = inner.areas.find_mut(part.start()) {
@@ -144,7 +127,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let Some(range) = lock_range(addr, len)? else {
             return Ok(());
         };
-        self.change_lock(&mut mm.lock(), range, VmFlags::empty())
+        self.with_room(|| self.change_lock(&mut mm.lock(), range, VmFlags::empty()))
     }
 
     /// Locks all that is mapped, all that will be, or both.
@@ -158,8 +141,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
         {
             return Err(MmError::Inval);
         }
-        let mut inner = mm.lock();
-        let inner = &mut *inner;
+        self.with_room(|| self.lock_everything(&mut mm.lock(), flags))?;
+        if flags & (MCL_CURRENT | MCL_ONFAULT) == MCL_CURRENT {
+            self.populate_all(mm);
+        }
+        Ok(())
+    }
+
+    fn lock_everything(&self, inner: &mut MmInner<'m>, flags: u32) -> Result<(), MmError> {
         if inner.limits.memlock == 0 {
             return Err(MmError::Perm);
         }
@@ -178,9 +167,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         if flags & MCL_CURRENT != 0 {
             self.lock_all(inner, bits)?;
-            if flags & MCL_ONFAULT == 0 {
-                self.populate_all(mm, inner);
-            }
         }
         Ok(())
     }
@@ -195,10 +181,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// As mlockall does it: whatever cannot be had is passed over.
-    fn populate_all(&self, mm: &Mm<'m>, inner: &mut MmInner<'m>) {
+    fn populate_all(&self, mm: &Mm<'m>) {
+        let next = |at| mm.lock().areas.find(at).map(|area| area.range());
         let mut at = VirtAddr::ZERO;
-        while let Some(range) = inner.areas.find(at).map(|area| area.range()) {
-            let _ = self.populate_areas(mm, inner, range);
+        while let Some(range) = next(at) {
+            let _ = self.populate_areas(mm, range);
             at = range.end();
         }
     }
@@ -208,9 +195,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// # Errors
     /// NoMem if an area could not be split; never in practice, since whole areas change.
     pub fn munlockall(&self, mm: &Mm<'m>) -> Result<(), MmError> {
-        let mut inner = mm.lock();
-        inner.def_flags -= LOCK_BITS;
-        self.lock_all(&mut inner, VmFlags::empty())
+        self.with_room(|| {
+            let mut inner = mm.lock();
+            inner.def_flags -= LOCK_BITS;
+            self.lock_all(&mut inner, VmFlags::empty())
+        })
     }
 }
 

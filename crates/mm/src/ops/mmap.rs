@@ -1,14 +1,15 @@
 //! mmap(2). Linux: `mm/mmap.c` `do_mmap`, `mmap_region`.
 
 use super::page_align;
+use super::populate::populate_access;
 use crate::MmError;
-use crate::backing::{FIRST_SHMEM_FILE, Object, VmBacking};
+use crate::backing::{FIRST_SHMEM_FILE, Object, VmBacking, is_shmem};
 use crate::context::MmContext;
 use crate::fault::STACK_GUARD_GAP;
 use crate::mm::{Area, Mm, MmInner};
 use vellum_machine::Machine;
 use vellum_page_cache::MappingRef;
-use vellum_types::{Access, FileId, PAGE_SHIFT, PAGE_SIZE, Prot, VirtAddr, VirtRange, VmFlags};
+use vellum_types::{FileId, PAGE_SHIFT, PAGE_SIZE, Prot, VirtAddr, VirtRange, VmFlags};
 use vellum_vma::GapRequest;
 
 /// `MAP_*` of x86-64 Linux.
@@ -87,15 +88,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
             // No huge page pool exists, which is what ENOMEM says.
             return Err(MmError::NoMem);
         }
-        let mut inner = mm.lock();
         let flags = request.flags;
-        let (range, vm_flags) = self.with_room(|| self.place(mm, &mut inner, &request))?;
+        let (range, vm_flags) = self.with_room(|| self.place(mm, &mut mm.lock(), &request))?;
         let locked = vm_flags.contains(VmFlags::LOCKED) && !vm_flags.contains(VmFlags::LOCKONFAULT);
         let populate = flags & (map::POPULATE | map::NONBLOCK) == map::POPULATE;
         if locked || populate {
             // Best effort, as in Linux: mmap succeeds even if memory ends half-way.
             let access = populate_access(vm_flags);
-            let _ = self.populate(mm, &mut inner, range, access);
+            let _ = self.populate(mm, range, access);
         }
         Ok(range.start().as_u64())
     }
@@ -148,13 +148,35 @@ impl<'m, M: Machine> MmContext<'m, M> {
             }
         }
         let (object, pgoff) = self.object_for(request, range, len, &mut vm_flags)?;
+        let area = Area::new(range, vm_flags, pgoff, VmBacking::new(object.clone()));
+        self.install(mm, inner, area).inspect_err(|_| {
+            // Shared memory that was made for this call and that nobody got.
+            if let Object::File(mapping) = object
+                && is_shmem(mapping.file())
+            {
+                let file = mapping.file();
+                drop(mapping);
+                self.cache.drop_mapping(file);
+            }
+        })
+    }
+
+    /// Puts a new area in the place of what is there.
+    fn install(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        mut area: Area<'m>,
+    ) -> Result<(VirtRange, VmFlags), MmError> {
+        let range = area.range();
+        let pages = range.nr_pages();
         let replaced: u64 = inner
             .areas
             .overlapping(range)
             .filter_map(|area| area.range().intersect(&range))
             .map(|part| part.nr_pages())
             .sum();
-        if !inner.may_expand(vm_flags, len >> PAGE_SHIFT, replaced) {
+        if !inner.may_expand(area.flags, pages, replaced) {
             return Err(MmError::NoMem);
         }
         if replaced > 0 {
@@ -162,16 +184,16 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         // accountable_mapping: the flag decides which areas merge.
         let exempt = VmFlags::SHARED | VmFlags::NORESERVE;
-        if vm_flags.contains(VmFlags::WRITE) && !vm_flags.intersects(exempt) {
-            vm_flags |= VmFlags::ACCOUNT;
+        if area.flags.contains(VmFlags::WRITE) && !area.flags.intersects(exempt) {
+            area.flags |= VmFlags::ACCOUNT;
         }
-        let area = Area::new(range, vm_flags, pgoff, VmBacking::new(object));
+        let flags = area.flags;
         inner.areas.insert_merged(area)?;
-        if vm_flags.contains(VmFlags::LOCKED) {
-            inner.locked_vm += len >> PAGE_SHIFT;
+        if flags.contains(VmFlags::LOCKED) {
+            inner.locked_vm += pages;
         }
         inner.note_total();
-        Ok((range, vm_flags))
+        Ok((range, flags))
     }
 
     fn unmapped_range(
@@ -317,55 +339,19 @@ impl<'m, M: Machine> MmContext<'m, M> {
         flags: VmFlags,
         name: &'static str,
     ) -> Result<(), MmError> {
-        let mut inner = mm.lock();
-        if inner.areas.overlapping(range).next().is_some() {
-            return Err(MmError::Exist);
-        }
         let flags = flags | VmFlags::PFNMAP | VmFlags::DONTEXPAND;
-        let backing = VmBacking::new(Object::Special(name));
-        inner.areas.insert(Area::new(
-            range,
-            flags,
-            range.start().page_number(),
-            backing,
-        ))?;
-        inner.note_total();
-        Ok(())
-    }
-
-    /// Faults a range in, as far as it goes. Linux: `mm_populate`.
-    ///
-    /// # Errors
-    /// NoMem if a page is not mapped or memory ended; the pages before it stay.
-    pub(crate) fn populate(
-        &self,
-        mm: &Mm<'m>,
-        inner: &mut MmInner<'m>,
-        range: VirtRange,
-        access: Access,
-    ) -> Result<(), MmError> {
-        for page in range.pages() {
-            if inner.table.leaf(page).is_some_and(|leaf| {
-                let flags = leaf.get(page).flags();
-                leaf.get(page).is_present()
-                    && (access != Access::Write
-                        || flags.contains(vellum_page_table::PteFlags::WRITE))
-            }) {
-                continue;
+        self.with_room(|| {
+            let mut inner = mm.lock();
+            if inner.areas.overlapping(range).next().is_some() {
+                return Err(MmError::Exist);
             }
-            if !self.fault_locked(mm, inner, page, access).is_served() {
-                return Err(MmError::NoMem);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How populate touches: a private writable area is broken from its file at once.
-pub(crate) fn populate_access(flags: VmFlags) -> Access {
-    if flags.contains(VmFlags::WRITE) && !flags.contains(VmFlags::SHARED) {
-        Access::Write
-    } else {
-        Access::Read
+            let backing = VmBacking::new(Object::Special(name));
+            let pgoff = range.start().page_number();
+            inner
+                .areas
+                .insert(Area::new(range, flags, pgoff, backing))?;
+            inner.note_total();
+            Ok(())
+        })
     }
 }

@@ -11,6 +11,7 @@ mod mprotect;
 mod mremap;
 mod msync;
 mod munmap;
+mod populate;
 
 pub use mmap::{FileRef, MmapRequest};
 

@@ -6,7 +6,7 @@ use crate::context::{MmContext, from_prot_none, has_frame, is_prot_none, to_prot
 use crate::mm::{Mm, MmInner};
 use vellum_machine::Machine;
 use vellum_page_table::{Pte, PteFlags};
-use vellum_types::{PAGE_SIZE, Prot, VirtAddr, VirtRange, VmFlags};
+use vellum_types::{Access, PAGE_SIZE, Prot, VirtAddr, VirtRange, VmFlags};
 
 const PROT_GROWSDOWN: u32 = 0x0100_0000;
 const PROT_GROWSUP: u32 = 0x0200_0000;
@@ -31,7 +31,25 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if prot & !(Prot::all().bits() | PROT_SEM) != 0 {
             return Err(MmError::Inval);
         }
-        let mut inner = mm.lock();
+        let wanted = VmFlags::from_prot(Prot::from_bits_truncate(prot));
+        let mut touch = false;
+        let result = self.with_room(|| {
+            let mut inner = mm.lock();
+            range = Self::grown_range(&inner, range, grows)?;
+            self.protect_range(mm, &mut inner, range, wanted, &mut touch)
+        });
+        if touch {
+            self.populate_locked(mm, range);
+        }
+        result
+    }
+
+    /// What PROT_GROWSDOWN and PROT_GROWSUP make of a range; its first page is mapped.
+    fn grown_range(
+        inner: &MmInner<'m>,
+        range: VirtRange,
+        grows: u32,
+    ) -> Result<VirtRange, MmError> {
         let first = inner.areas.find(range.start()).ok_or(MmError::NoMem)?;
         if grows == PROT_GROWSDOWN {
             if first.start() >= range.end() {
@@ -40,14 +58,30 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if !first.flags.contains(VmFlags::GROWSDOWN) {
                 return Err(MmError::Inval);
             }
-            range = VirtRange::new(first.start(), range.end()).ok_or(MmError::Inval)?;
-        } else if first.start() > range.start() {
+            return VirtRange::new(first.start(), range.end()).ok_or(MmError::Inval);
+        }
+        if first.start() > range.start() {
             return Err(MmError::NoMem);
-        } else if grows == PROT_GROWSUP {
+        }
+        if grows == PROT_GROWSUP {
             return Err(MmError::Inval);
         }
-        let wanted = VmFlags::from_prot(Prot::from_bits_truncate(prot));
-        self.with_room(|| self.protect_range(mm, &mut inner, range, wanted))
+        Ok(range)
+    }
+
+    /// Locked private memory that becomes writable is copied now, not at the first write, as far as
+    /// memory goes.
+    fn populate_locked(&self, mm: &Mm<'m>, range: VirtRange) {
+        let kind = VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED | VmFlags::LOCKONFAULT;
+        let mut at = range.start();
+        while at < range.end()
+            && let Some((part, flags)) = self.area_part(mm, at, range)
+        {
+            if flags & kind == VmFlags::LOCKED | VmFlags::WRITE {
+                let _ = self.populate(mm, part, Access::Write);
+            }
+            at = part.end();
+        }
     }
 
     fn protect_range(
@@ -56,6 +90,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner: &mut MmInner<'m>,
         range: VirtRange,
         wanted: VmFlags,
+        touch: &mut bool,
     ) -> Result<(), MmError> {
         let mut at = range.start();
         while at < range.end() {
@@ -71,6 +106,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if new != old {
                 self.protect_area(mm, inner, part, old, accounted(old, new, untouched))?;
                 inner.areas.merge_around(part);
+                *touch |= old.contains(VmFlags::LOCKED) && new.contains(VmFlags::WRITE);
             }
             at = part.end();
         }
@@ -106,12 +142,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         if !new.contains(VmFlags::PFNMAP) {
             self.change_entries(mm, inner, part, old, new);
-        }
-        // Locked private memory that becomes writable is copied now, not at the first write.
-        let kind = VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED | VmFlags::LOCKONFAULT;
-        let locked = old & kind == VmFlags::LOCKED;
-        if locked && new.contains(VmFlags::WRITE) {
-            let _ = self.populate(mm, inner, part, super::mmap::populate_access(new));
         }
         Ok(())
     }

@@ -1,18 +1,51 @@
 //! mremap(2). Linux: `mm/mremap.c`.
 
 use super::page_align;
+use super::populate::populate_access;
 use crate::MmError;
 use crate::context::{MmContext, has_frame};
 use crate::fault::STACK_GUARD_GAP;
 use crate::mm::{Area, Mm, MmInner};
 use vellum_machine::Machine;
 use vellum_page_table::Pte;
-use vellum_types::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
+use vellum_types::{Access, PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
 use vellum_vma::GapRequest;
 
 const MAYMOVE: u32 = 1;
 const FIXED: u32 = 2;
 const DONTUNMAP: u32 = 4;
+
+/// The arguments of a call, lengths in whole pages, and how far it has come.
+struct Remap {
+    at: VirtAddr,
+    /// What of the old mapping is left to be moved.
+    old_len: u64,
+    new_len: u64,
+    flags: u32,
+    new_addr: u64,
+    /// The target is unmapped.
+    cleared: bool,
+    /// The pages are at their new place; the old one is still to be unmapped.
+    moved: Option<Moved>,
+}
+
+/// Where a mapping is now, and what must be faulted in there because it is locked.
+#[derive(Clone, Copy)]
+struct Moved {
+    to: VirtAddr,
+    touch: Option<VirtRange>,
+    access: Access,
+}
+
+impl Moved {
+    fn nothing(to: VirtAddr) -> Self {
+        Self {
+            to,
+            touch: None,
+            access: Access::Read,
+        }
+    }
+}
 
 impl<'m, M: Machine> MmContext<'m, M> {
     /// Grows, shrinks or moves a mapping; returns its address.
@@ -40,73 +73,103 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if new_len == 0 {
             return Err(MmError::Inval);
         }
-        let mut inner = mm.lock();
-        let inner = &mut *inner;
         let at = VirtAddr::new(old);
-        if flags & (FIXED | DONTUNMAP) != 0 {
-            check_target(inner.layout.task_size, at, old_len, new_addr, new_len)?;
+        let mut remap = Remap {
+            at,
+            old_len,
+            new_len,
+            flags,
+            new_addr,
+            cleared: false,
+            moved: None,
+        };
+        let result = self.with_room(|| self.try_remap(mm, &mut mm.lock(), &mut remap));
+        let moved = match (result, remap.moved) {
+            // The old place could not be split for unmapping: Linux leaves it too.
+            (Err(MmError::NoMem), Some(moved)) => moved,
+            (result, _) => result?,
+        };
+        if let Some(added) = moved.touch {
+            let _ = self.populate(mm, added, moved.access);
+        }
+        Ok(moved.to.as_u64())
+    }
+
+    /// One attempt; `remap` remembers what is done for good.
+    fn try_remap(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        remap: &mut Remap,
+    ) -> Result<Moved, MmError> {
+        let (at, old_len, new_len) = (remap.at, remap.old_len, remap.new_len);
+        if let Some(moved) = remap.moved {
+            self.leave(mm, inner, at, old_len)?;
+            return Ok(moved);
+        }
+        let elsewhere = remap.flags & (FIXED | DONTUNMAP) != 0;
+        if elsewhere && !remap.cleared {
+            let task_size = inner.layout.task_size;
+            check_target(task_size, at, old_len, remap.new_addr, new_len)?;
         }
         if inner.areas.find_containing(at).is_none() {
             return Err(MmError::Fault);
         }
-        if flags & (FIXED | DONTUNMAP) != 0 {
-            return self.remap_to(mm, inner, at, old_len, new_len, flags, new_addr);
+        if elsewhere {
+            return self.remap_to(mm, inner, remap);
         }
         if old_len >= new_len {
-            if old_len > new_len {
-                let tail = VirtRange::new(at + new_len, at + old_len).ok_or(MmError::Inval)?;
-                self.unmap_range(mm, inner, tail)?;
-            }
-            return Ok(old);
+            self.cut(mm, inner, remap)?;
+            return Ok(Moved::nothing(at));
         }
         self.check_area(inner, at, old_len, new_len)?;
-        if self.grow_in_place(mm, inner, at, old_len, new_len)? {
-            return Ok(old);
+        if let Some(grown) = self.grow_in_place(inner, at, old_len, new_len)? {
+            return Ok(grown);
         }
-        if flags & MAYMOVE == 0 {
+        if remap.flags & MAYMOVE == 0 {
             return Err(MmError::NoMem);
         }
         let target = self.free_range(inner, new_len)?;
-        self.move_area(mm, inner, at, old_len, new_len, target, false)?;
-        Ok(target.as_u64())
+        self.move_area(mm, inner, remap, target)
+    }
+
+    /// Unmaps what lies past the new length.
+    fn cut(&self, mm: &Mm<'m>, inner: &mut MmInner<'m>, remap: &mut Remap) -> Result<(), MmError> {
+        if remap.old_len > remap.new_len {
+            let (from, to) = (remap.at + remap.new_len, remap.at + remap.old_len);
+            let tail = VirtRange::new(from, to).ok_or(MmError::Inval)?;
+            self.unmap_range(mm, inner, tail)?;
+            remap.old_len = remap.new_len;
+        }
+        Ok(())
     }
 
     /// MREMAP_FIXED and MREMAP_DONTUNMAP.
-    #[expect(clippy::too_many_arguments, reason = "the arguments of mremap(2)")]
     fn remap_to(
         &self,
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
-        at: VirtAddr,
-        old_len: u64,
-        new_len: u64,
-        flags: u32,
-        new_addr: u64,
-    ) -> Result<u64, MmError> {
-        let fixed = flags & FIXED != 0;
-        if fixed {
-            if new_addr < inner.layout.mmap_min {
+        remap: &mut Remap,
+    ) -> Result<Moved, MmError> {
+        let fixed = remap.flags & FIXED != 0;
+        let new_addr = VirtAddr::new(remap.new_addr);
+        if fixed && !remap.cleared {
+            if remap.new_addr < inner.layout.mmap_min {
                 return Err(MmError::Perm);
             }
-            if let Some(range) = VirtRange::from_len(VirtAddr::new(new_addr), new_len) {
+            if let Some(range) = VirtRange::from_len(new_addr, remap.new_len) {
                 self.unmap_range(mm, inner, range)?;
             }
+            remap.cleared = true;
         }
-        let mut old_len = old_len;
-        if old_len > new_len {
-            let tail = VirtRange::new(at + new_len, at + old_len).ok_or(MmError::Inval)?;
-            self.unmap_range(mm, inner, tail)?;
-            old_len = new_len;
-        }
-        self.check_area(inner, at, old_len, new_len)?;
-        let keep = flags & DONTUNMAP != 0;
+        self.cut(mm, inner, remap)?;
+        self.check_area(inner, remap.at, remap.old_len, remap.new_len)?;
         let target = if fixed {
-            VirtAddr::new(new_addr)
+            new_addr
         } else {
-            self.free_range(inner, new_len)?
+            self.free_range(inner, remap.new_len)?
         };
-        self.move_area(mm, inner, at, old_len, new_len, target, keep)?;
-        Ok(target.as_u64())
+        self.move_area(mm, inner, remap, target)
     }
 
     /// Where `len` bytes could go, if they may go anywhere.
@@ -158,49 +221,50 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Grows without moving, if `[at, at + old_len)` ends its area and the gap behind is free.
     fn grow_in_place(
         &self,
-        mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
         at: VirtAddr,
         old_len: u64,
         new_len: u64,
-    ) -> Result<bool, MmError> {
+    ) -> Result<Option<Moved>, MmError> {
         let area = inner.areas.find_containing(at).ok_or(MmError::Fault)?;
         if area.end() - at != old_len {
-            return Ok(false);
+            return Ok(None);
         }
         let (start, flags) = (area.start(), area.flags);
         let Some(added) = VirtRange::from_len(at + old_len, new_len - old_len) else {
-            return Ok(false);
+            return Ok(None);
         };
         if added.end().as_u64() > inner.layout.task_size
             || inner.areas.overlapping(added).next().is_some()
         {
-            return Ok(false);
+            return Ok(None);
         }
         let grown = VirtRange::new(start, added.end()).ok_or(MmError::NoMem)?;
         inner.areas.set_range(start, grown)?;
         inner.areas.merge_around(grown);
         inner.note_total();
-        if flags.contains(VmFlags::LOCKED) {
+        let locked = flags.contains(VmFlags::LOCKED);
+        if locked {
             inner.locked_vm += added.nr_pages();
-            let _ = self.populate(mm, inner, added, super::mmap::populate_access(flags));
         }
-        Ok(true)
+        Ok(Some(Moved {
+            to: at,
+            touch: locked.then_some(added),
+            access: populate_access(flags),
+        }))
     }
 
     /// `move_vma`: a new area at `target` that takes over the pages of the old one, which is then
     /// unmapped, or with `keep` left empty.
-    #[expect(clippy::too_many_arguments, reason = "what moves, whence, whither")]
     fn move_area(
         &self,
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
-        at: VirtAddr,
-        old_len: u64,
-        new_len: u64,
+        remap: &mut Remap,
         target: VirtAddr,
-        keep: bool,
-    ) -> Result<(), MmError> {
+    ) -> Result<Moved, MmError> {
+        let (at, old_len, new_len) = (remap.at, remap.old_len, remap.new_len);
+        let keep = remap.flags & DONTUNMAP != 0;
         if inner.areas.len() + 3 > self.max_map_count {
             return Err(MmError::NoMem);
         }
@@ -220,11 +284,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
             self.prepare_tables(inner, old_range, target)?;
             inner.areas.isolate(old_range)?;
         }
-        let new_flags = if keep {
-            flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT)
-        } else {
-            flags
-        };
         let moved = inner
             .areas
             .insert_merged(Area::new(new_range, flags, pgoff, backing));
@@ -238,27 +297,45 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if flags.contains(VmFlags::LOCKED) {
             inner.locked_vm += new_range.nr_pages();
         }
+        let added = VirtRange::new(target + old_len, target + new_len);
+        let moved = Moved {
+            to: target,
+            touch: added.filter(|_| flags.contains(VmFlags::LOCKED)),
+            access: populate_access(flags),
+        };
         let Some(old_range) = old_range else {
-            return Ok(());
+            return Ok(moved);
         };
         self.move_entries(mm, inner, old_range, target);
         if keep {
             if let Some(area) = inner.areas.find_mut(old_range.start())
                 && area.flags.contains(VmFlags::LOCKED)
             {
-                area.flags = new_flags;
+                area.flags = flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT);
                 inner.locked_vm = inner.locked_vm.saturating_sub(old_range.nr_pages());
             }
             inner.areas.merge_around(old_range);
         } else {
-            self.unmap_range(mm, inner, old_range)?;
+            // From here on, another attempt has only this left to do.
+            remap.moved = Some(moved);
+            self.leave(mm, inner, at, old_len)?;
         }
-        if flags.contains(VmFlags::LOCKED)
-            && let Some(added) = VirtRange::new(target + old_len, target + new_len)
-        {
-            let _ = self.populate(mm, inner, added, super::mmap::populate_access(flags));
+        Ok(moved)
+    }
+
+    /// Unmaps what was moved away. It can fail where the new area joined the old one and both must be
+    /// split again.
+    fn leave(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        at: VirtAddr,
+        old_len: u64,
+    ) -> Result<(), MmError> {
+        match VirtRange::from_len(at, old_len) {
+            Some(old) => self.unmap_range(mm, inner, old),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn prepare_tables(

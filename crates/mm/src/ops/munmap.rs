@@ -19,9 +19,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// As munmap(2): Inval; NoMem if a split would exceed the map count or memory ended, and then
     /// nothing has changed.
     pub fn munmap(&self, mm: &Mm<'m>, addr: u64, len: u64) -> Result<(), MmError> {
-        let mut inner = mm.lock();
-        let range = Self::munmap_range(&inner, addr, len)?;
-        self.with_room(|| self.unmap_range(mm, &mut inner, range))
+        self.with_room(|| {
+            let mut inner = mm.lock();
+            let range = Self::munmap_range(&inner, addr, len)?;
+            self.unmap_range(mm, &mut inner, range)
+        })
     }
 
     fn munmap_range(inner: &MmInner<'m>, addr: u64, len: u64) -> Result<VirtRange, MmError> {

@@ -10,6 +10,7 @@ use vellum_types::{Order, SpaceId, VirtAddr, VirtRange};
 pub(crate) enum Event {
     Flush(VirtRange),
     FlushAll,
+    Kernel(VirtRange),
     Wait,
 }
 
@@ -65,6 +66,10 @@ impl Machine for Recorder<'_> {
     }
     fn flush_tlb_mm(&self, _: SpaceId) {
         self.push(Event::FlushAll);
+    }
+    fn flush_tlb_kernel_range(&self, range: VirtRange) {
+        (self.at_wait)();
+        self.push(Event::Kernel(range));
     }
     fn wrprotect_range(&self, _: SpaceId, _: VirtRange) {}
     fn flush_wait(&self, _: SpaceId) {

@@ -2,6 +2,7 @@
 
 mod codec;
 mod gather;
+mod kernel_half;
 mod machine;
 mod model;
 mod ram;

@@ -37,6 +37,16 @@ fn double_free_is_caught() {
 
 #[test]
 #[should_panic(expected = "slab cache victim: double free")]
+fn a_late_double_free_is_caught_at_once_with_checks() {
+    let cache = cache(64, CacheFlags::CONSISTENCY_CHECKS);
+    let objects = [0; 3].map(|_| cache.alloc_object().unwrap());
+    free(cache, objects[0]);
+    free(cache, objects[1]);
+    free(cache, objects[0]);
+}
+
+#[test]
+#[should_panic(expected = "slab cache victim: double free")]
 fn double_free_of_a_large_object_is_caught() {
     let cache = cache(2048, CacheFlags::empty());
     let (_keep, object) = (cache.alloc_object(), cache.alloc_object().unwrap());
@@ -59,10 +69,62 @@ fn foreign_free_is_caught() {
 #[test]
 #[should_panic(expected = "no object of it")]
 fn a_pointer_into_an_object_is_caught() {
+    let cache = cache(64, CacheFlags::CONSISTENCY_CHECKS);
+    let object = cache.alloc_object().unwrap();
+    // SAFETY: inside the object.
+    free(cache, unsafe { object.add(8) });
+}
+
+#[test]
+#[should_panic(expected = "no object of it")]
+fn without_checks_a_pointer_into_an_object_is_caught_on_its_way_to_the_slab() {
     let cache = cache(64, CacheFlags::empty());
     let object = cache.alloc_object().unwrap();
     // SAFETY: inside the object.
     free(cache, unsafe { object.add(8) });
+    cache.shrink();
+}
+
+#[test]
+#[should_panic(expected = "double free")]
+fn without_checks_a_late_double_free_is_caught_on_its_way_to_the_slab() {
+    let cache = cache(64, CacheFlags::empty());
+    let objects = [0; 3].map(|_| cache.alloc_object().unwrap());
+    free(cache, objects[0]);
+    free(cache, objects[1]);
+    free(cache, objects[0]);
+    cache.shrink();
+}
+
+#[test]
+fn reports_name_the_object_and_both_call_sites() {
+    let cache = cache(64, CacheFlags::STORE_USER);
+    let allocated = line!() + 1;
+    let object = cache.alloc().unwrap();
+    let freed = line!() + 2;
+    // SAFETY: live.
+    unsafe { cache.free(object) };
+    let again = std::panic::AssertUnwindSafe(|| free(cache, object));
+    let panic = std::panic::catch_unwind(again).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    let file = file!();
+    for part in [
+        "slab cache victim: double free".to_string(),
+        format!("object {object:p}"),
+        format!("last allocated at {file}:{allocated}:"),
+        format!("last freed at {file}:{freed}:"),
+    ] {
+        assert!(text.contains(&part), "{part} is not in: {text}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "written beyond its end")]
+fn the_first_byte_behind_an_odd_object_is_guarded() {
+    let cache = cache(13, CacheFlags::RED_ZONE);
+    let object = cache.alloc_object().unwrap();
+    write(object, 13, 0);
+    free(cache, object);
 }
 
 #[test]
@@ -107,7 +169,11 @@ fn underrun_is_caught() {
 fn validate_sees_what_is_broken() {
     let (ram, _, slab) = boot(64);
     let cache = slab
-        .create_cache("victim", Layout::new::<u64>(), CacheFlags::empty())
+        .create_cache(
+            "victim",
+            Layout::new::<u64>(),
+            CacheFlags::CONSISTENCY_CHECKS,
+        )
         .unwrap();
     let (first, _second) = (cache.alloc_object().unwrap(), cache.alloc_object());
     free(cache, first);

@@ -1,0 +1,72 @@
+//! What happens when frames run out.
+//!
+//! Nothing is reclaimed under a lock. An operation that finds no frame undoes what cannot stay, and
+//! returns [`MmError::NoFrames`] through all its levels to the method that a machine called. That one
+//! holds nothing: it reclaims, and does the whole operation again. So each operation is written to be
+//! repeated: it checks, takes what can fail, then commits; and what it did for good before the frames
+//! ended it finds done the next time, or has noted outside of the attempt.
+
+use crate::MmError;
+use crate::context::MmContext;
+use vellum_machine::Machine;
+
+/// Pages reclaimed at once, Linux's `SWAP_CLUSTER_MAX` doubled.
+const RECLAIM_BATCH: u64 = 64;
+
+impl<M: Machine> MmContext<'_, M> {
+    /// Runs `attempt` until it ends otherwise than for want of a frame, or nothing more can be
+    /// reclaimed. No lock is held by the caller. An attempt may read again what was dropped for it,
+    /// so the rounds are counted: as many as it takes to reclaim every frame once.
+    ///
+    /// # Errors
+    /// NoMem in the end for want of frames; else the attempt's.
+    #[inline]
+    pub(crate) fn with_room<T>(
+        &self,
+        attempt: impl FnMut() -> Result<T, MmError>,
+    ) -> Result<T, MmError> {
+        self.retry(attempt).map_err(|error| match error {
+            MmError::NoFrames => MmError::NoMem,
+            other => other,
+        })
+    }
+
+    /// [`MmContext::with_room`] for callers to whom the two reasons for ENOMEM are not the same.
+    #[inline]
+    pub(crate) fn retry<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, MmError>,
+    ) -> Result<T, MmError> {
+        match attempt() {
+            Err(MmError::NoFrames) => self.retry_slowly(attempt),
+            result => result,
+        }
+    }
+
+    #[cold]
+    fn retry_slowly<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, MmError>,
+    ) -> Result<T, MmError> {
+        for _ in 0..=u64::from(self.memmap.span().len()) / RECLAIM_BATCH {
+            self.reclaim_or_fail()?;
+            match attempt() {
+                Err(MmError::NoFrames) => {}
+                result => return result,
+            }
+        }
+        Err(MmError::NoFrames)
+    }
+
+    /// Makes frames free. No lock is held.
+    ///
+    /// # Errors
+    /// NoFrames: there is nothing left that could go.
+    fn reclaim_or_fail(&self) -> Result<(), MmError> {
+        if self.cache.shrink(RECLAIM_BATCH) > 0 {
+            Ok(())
+        } else {
+            Err(MmError::NoFrames)
+        }
+    }
+}
