@@ -48,6 +48,12 @@ counters! {
         PSwpIn = "pswpin",
         /// Pages written to swap areas of any kind. Linux leaves out those that zswap holds.
         PSwpOut = "pswpout",
+        /// Pages read from zswap's memory.
+        ZswpIn = "zswpin",
+        /// Pages kept in zswap's memory.
+        ZswpOut = "zswpout",
+        /// Pages that zswap moved to the device behind it.
+        ZswpWb = "zswpwb",
         /// Pages read from swap areas before they were asked for.
         SwapRa = "swap_ra",
         /// Of these, pages that were asked for later.

@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{Disk, Rig, Rng};
+use common::{Disk, Lz4, PAGE, Rig, Rng};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use vellum_machine::{VmEvent, VmItem};
 use vellum_page::{PageFlags, PageSource};
-use vellum_swap::{SwapEntry, SwapInError, SwapOn};
+use vellum_swap::{Checked, SameFilled, SwapDevice, SwapEntry, SwapInError, SwapOn, Zram, Zswap};
 use vellum_types::Pfn;
 
 /// What a table has for a page.
@@ -37,19 +37,22 @@ struct World {
 impl World {
     fn new(seed: u64, ram: u32, disks: &[u32]) -> Self {
         let rig = Rig::new(ram);
-        let base = rig.frames.used();
         let names = ["plain", "discards", "plain", "discards"];
         let disks: Vec<_> = disks
             .iter()
             .zip(names)
             .map(|(slots, name)| Disk::new(name, *slots))
             .collect();
+        let base = rig.frames.used();
         for (i, disk) in disks.iter().enumerate() {
             let priority = [None, Some(5), Some(5), Some(1)][i];
-            let bad = [7, 300];
-            let bad = if i == 1 { &bad[..1] } else { &[] };
+            let bad = if i == 1 { &[7][..] } else { &[] };
             rig.swap.swapon(*disk, SwapOn { priority, bad }).unwrap();
         }
+        Self::with(rig, seed, base, disks)
+    }
+
+    fn with(rig: Rig, seed: u64, base: usize, disks: Vec<&'static Disk>) -> Self {
         Self {
             rig,
             rng: Rng(seed),
@@ -136,7 +139,7 @@ impl World {
             let dirty = page.flags().contains(PageFlags::DIRTY);
             let result = if dirty { self.rig.write(pfn) } else { Ok(()) };
             let still = page.flags().contains(PageFlags::DIRTY);
-            assert_eq!(result.is_err(), still);
+            assert_eq!(result.is_err(), still, "{result:?}");
             if self.rng.below(4) != 0 {
                 let shadow = self.rng.next() as u32;
                 if swap.remove_for_reclaim(pfn, Some(shadow)) {
@@ -348,7 +351,9 @@ impl World {
             self.unmap();
         }
         self.rig.swap.validate().unwrap();
-        for area in 0..self.disks.len() as u8 {
+        let mut areas = Vec::new();
+        self.rig.swap.areas(&mut |info, _| areas.push(info.area));
+        for area in areas {
             let info = self.rig.swap.swapoff_begin(area).unwrap();
             assert_eq!(info.used, 0, "slots are left");
             self.rig.swap.swapoff_end(area).unwrap();
@@ -420,5 +425,43 @@ fn agrees_when_devices_fail() {
     let mut retired = 0;
     world.rig.swap.areas(&mut |info, _| retired += info.retired);
     assert!(retired > 100, "{retired}");
+    world.finish();
+}
+
+#[test]
+fn agrees_on_devices_in_front_of_each_other() {
+    let rig = Rig::new(2200);
+    let disk = Disk::new("discards", 900);
+    let checked = Box::leak(Box::new(Checked::new(rig.frames, disk).unwrap()));
+    let zswap = Zswap::new(rig.frames, rig.vmstat, &Lz4, checked, 60 * PAGE as u64).unwrap();
+    let zram = Zram::new(rig.frames, &Lz4, 900, 150 * PAGE as u64).unwrap();
+    let (zswap, zram): (&Zswap<'_>, &Zram<'_>) =
+        (Box::leak(Box::new(zswap)), Box::leak(Box::new(zram)));
+    let plain = Disk::new("plain", 300);
+    let same = Box::leak(Box::new(SameFilled::new(rig.frames, plain).unwrap()));
+    let base = rig.frames.used();
+    let devices: [&'static dyn SwapDevice; 3] = [zram, zswap, same];
+    let priority = Some(7);
+    for device in devices {
+        rig.swap
+            .swapon(device, SwapOn { priority, bad: &[] })
+            .unwrap();
+    }
+    let mut world = World::with(rig, 12345, base, vec![disk, plain]);
+    for round in 0..200_000u32 {
+        world.step();
+        if round % 8192 == 0 {
+            world.check();
+            zram.validate().unwrap();
+            zswap.validate().unwrap();
+        }
+    }
+    world.check();
+    assert_eq!(checked.damaged(), None);
+    for event in [VmEvent::ZswpIn, VmEvent::ZswpOut, VmEvent::ZswpWb] {
+        let n = world.rig.vmstat.events(event);
+        assert!(n > 100, "{event:?}: {n}");
+    }
+    assert!(zram.stat().pages > 0 && same.saved() > 0);
     world.finish();
 }

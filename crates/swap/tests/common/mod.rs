@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use vellum_machine::{DirectMap, VmStat};
 use vellum_page::{AllocRequest, Memmap, PageFlags, PageSource, PageState};
-use vellum_swap::{IoError, Swap, SwapDevice, WriteError};
+use vellum_swap::{Compressor, Corrupt, IoError, Swap, SwapDevice, WriteError};
 use vellum_types::{Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, PhysAddr, PhysRange};
 
 pub const PAGE: usize = PAGE_SIZE as usize;
@@ -203,6 +203,24 @@ impl SwapDevice for Disk {
     }
     fn has_room(&self) -> bool {
         !self.full.load(Ordering::Relaxed)
+    }
+}
+
+/// A kept compressor, as machines use it.
+pub struct Lz4;
+
+impl Compressor for Lz4 {
+    fn name(&self) -> &str {
+        "lz4"
+    }
+    fn compress(&self, page: &[u8], out: &mut [u8]) -> Option<usize> {
+        lz4_flex::block::compress_into(page, out).ok()
+    }
+    fn decompress(&self, data: &[u8], page: &mut [u8]) -> Result<(), Corrupt> {
+        match lz4_flex::block::decompress_into(data, page) {
+            Ok(PAGE) => Ok(()),
+            _ => Err(Corrupt),
+        }
     }
 }
 

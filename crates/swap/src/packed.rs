@@ -1,0 +1,325 @@
+//! Slots whose pages are kept in little memory.
+
+use crate::array::FrameArray;
+use crate::zpool::{Handle, MAX_OBJECT, Zpool};
+use vellum_machine::DirectMap;
+use vellum_page::PageSource;
+use vellum_types::{IoError, OutOfMemory, PAGE_SIZE, Pfn};
+
+const PAGE: usize = PAGE_SIZE as usize;
+
+/// A page of bytes, on the stack.
+pub(crate) type PageBytes = [u8; PAGE];
+
+/// Bytes of the buffer that a [`Compressor`] writes to: more than a page, for those that want room.
+pub const COMPRESS_BUFFER: usize = PAGE + PAGE / 4;
+
+/// Makes pages small. Core crates have none: a machine brings one.
+pub trait Compressor: Sync {
+    /// As in `/sys/block/zram0/comp_algorithm`.
+    fn name(&self) -> &str;
+
+    /// Compresses a page into `out`, which has [`COMPRESS_BUFFER`] bytes; returns how many it took, or
+    /// `None` if it does not get smaller.
+    fn compress(&self, page: &[u8], out: &mut [u8]) -> Option<usize>;
+
+    /// Undoes it: fills all of `page`.
+    ///
+    /// # Errors
+    /// `data` is not what `compress` made of a page.
+    fn decompress(&self, data: &[u8], page: &mut [u8]) -> Result<(), Corrupt>;
+}
+
+/// Compressed data that cannot be decompressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Corrupt;
+
+impl core::fmt::Display for Corrupt {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("compressed page is damaged")
+    }
+}
+
+impl core::error::Error for Corrupt {}
+
+/// What compressed memory holds: `/sys/block/zram0/mm_stat`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PackedStat {
+    /// Pages held, of any kind.
+    pub pages: u64,
+    /// Of these, pages that are one word all over and take no memory.
+    pub same_pages: u64,
+    /// Of these, pages that do not compress and take a frame each.
+    pub huge_pages: u64,
+    /// Bytes of all compressed pages, huge ones included.
+    pub compr_data_size: u64,
+    /// Bytes of frames used for them.
+    pub mem_used_total: u64,
+    /// Bytes that these may become.
+    pub mem_limit: u64,
+}
+
+/// The word that a page consists of, if it is the same all over. Linux's `page_same_filled`.
+#[inline]
+pub(crate) fn same_filled(page: &PageBytes) -> Option<u64> {
+    let word = page.first_chunk()?;
+    // Equal to itself, one word on: a comparison that is quick to fail and quick to succeed.
+    (page[..PAGE - 8] == page[8..]).then(|| u64::from_ne_bytes(*word))
+}
+
+/// Fills a frame with a word.
+pub(crate) fn fill(ram: DirectMap<'_>, frame: Pfn, word: u64) {
+    let bytes = word.to_ne_bytes();
+    if bytes == [bytes[0]; 8] {
+        return ram.fill_pages(frame, 1, bytes[0]);
+    }
+    let mut page = [0; PAGE];
+    for chunk in page.chunks_exact_mut(8) {
+        chunk.copy_from_slice(&bytes);
+    }
+    ram.write_bytes(frame.addr(), &page);
+}
+
+/// What became of a page.
+#[derive(Clone, Copy)]
+pub(crate) enum Squeezed<'a> {
+    Same(u64),
+    Small(&'a [u8]),
+    Huge(&'a PageBytes),
+}
+
+/// Makes a page as small as it gets.
+#[inline]
+pub(crate) fn squeeze<'a>(
+    compressor: &dyn Compressor,
+    page: &'a PageBytes,
+    out: &'a mut [u8; COMPRESS_BUFFER],
+) -> Squeezed<'a> {
+    if let Some(word) = same_filled(page) {
+        return Squeezed::Same(word);
+    }
+    match compressor.compress(page, out) {
+        Some(len) if len > 0 && len <= MAX_OBJECT => Squeezed::Small(&out[..len]),
+        _ => Squeezed::Huge(page),
+    }
+}
+
+/// What a slot holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Content {
+    /// Nothing.
+    None,
+    /// A word all over.
+    Same(u64),
+    /// A compressed page of so many bytes.
+    Small(Handle, usize),
+    /// A page as it is.
+    Huge(Pfn),
+    /// The page is not here but on the device behind.
+    Behind,
+}
+
+/// The pages of all slots of a device. 12 bytes for each slot, and what they are compressed to.
+pub(crate) struct Packed<'m> {
+    pool: Zpool<'m>,
+    ram: DirectMap<'m>,
+    values: FrameArray<'m, u64>,
+    kinds: FrameArray<'m, u32>,
+    stat: PackedStat,
+}
+
+impl<'m> Packed<'m> {
+    pub(crate) fn new(
+        source: &'m dyn PageSource,
+        slots: u32,
+        limit: u64,
+    ) -> Result<Self, OutOfMemory> {
+        let frames = u32::try_from(limit / PAGE_SIZE).unwrap_or(u32::MAX);
+        Ok(Self {
+            pool: Zpool::new(source, frames),
+            ram: source.ram(),
+            values: FrameArray::new(source, slots)?,
+            kinds: FrameArray::new(source, slots)?,
+            stat: PackedStat {
+                mem_limit: u64::from(frames) * PAGE_SIZE,
+                ..PackedStat::default()
+            },
+        })
+    }
+
+    pub(crate) fn slots(&self) -> u32 {
+        self.kinds.len()
+    }
+
+    pub(crate) fn frames(&self) -> u32 {
+        self.pool.frames()
+    }
+
+    pub(crate) fn stat(&self) -> PackedStat {
+        PackedStat {
+            mem_used_total: u64::from(self.pool.frames()) * PAGE_SIZE,
+            ..self.stat
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, slot: u32) -> Content {
+        let value = self.values.get(slot);
+        match self.kinds.get(slot) {
+            0 => Content::None,
+            1 => Content::Same(value),
+            2 => Content::Huge(Pfn::new(value as u32)),
+            3 => Content::Behind,
+            size => {
+                let first = Pfn::new(value as u32);
+                let object = (value >> 32) as u16;
+                // Sizes are stored plus 3.
+                Content::Small(Handle { first, object }, size as usize - 3)
+            }
+        }
+    }
+
+    #[inline]
+    fn set(&mut self, slot: u32, content: Content) {
+        let (kind, value) = match content {
+            Content::None => (0, 0),
+            Content::Same(word) => (1, word),
+            Content::Huge(pfn) => (2, u64::from(pfn.as_u32())),
+            Content::Behind => (3, 0),
+            Content::Small(handle, size) => (
+                size as u32 + 3,
+                u64::from(handle.first.as_u32()) | u64::from(handle.object) << 32,
+            ),
+        };
+        self.values.set(slot, value);
+        self.kinds.set(slot, kind);
+    }
+
+    /// Keeps a page in an empty slot.
+    ///
+    /// # Errors
+    /// No frame for it, or the limit is reached. The slot stays empty.
+    #[inline]
+    pub(crate) fn insert(&mut self, slot: u32, page: Squeezed<'_>) -> Result<(), OutOfMemory> {
+        let content = match page {
+            Squeezed::Same(word) => {
+                self.stat.same_pages += 1;
+                Content::Same(word)
+            }
+            Squeezed::Small(bytes) => {
+                let handle = self.pool.alloc(bytes.len())?;
+                self.pool.write(handle, bytes);
+                self.stat.compr_data_size += bytes.len() as u64;
+                Content::Small(handle, bytes.len())
+            }
+            Squeezed::Huge(bytes) => {
+                let pfn = self.pool.take_frame()?;
+                self.ram.write_bytes(pfn.addr(), bytes);
+                self.stat.huge_pages += 1;
+                self.stat.compr_data_size += PAGE_SIZE;
+                Content::Huge(pfn)
+            }
+        };
+        self.stat.pages += 1;
+        self.set(slot, content);
+        Ok(())
+    }
+
+    /// Empties a slot; returns what it held, whose memory is gone.
+    #[inline]
+    pub(crate) fn remove(&mut self, slot: u32) -> Content {
+        let content = self.get(slot);
+        match content {
+            Content::None => return content,
+            Content::Same(_) => self.stat.same_pages -= 1,
+            Content::Small(handle, size) => {
+                self.pool.free(handle, size);
+                self.stat.compr_data_size -= size as u64;
+            }
+            Content::Huge(pfn) => {
+                self.pool.give_frame(pfn);
+                self.stat.huge_pages -= 1;
+                self.stat.compr_data_size -= PAGE_SIZE;
+            }
+            Content::Behind => {}
+        }
+        self.stat.pages -= u64::from(content != Content::Behind);
+        self.set(slot, Content::None);
+        content
+    }
+
+    /// The page of an empty slot is on the device behind.
+    pub(crate) fn set_behind(&mut self, slot: u32) {
+        self.set(slot, Content::Behind);
+    }
+
+    /// Copies what a slot holds; `out` is written if it is a compressed page.
+    #[inline]
+    pub(crate) fn copy_out(&self, slot: u32, frame: Pfn, out: &mut PageBytes) -> Content {
+        let content = self.get(slot);
+        match content {
+            Content::Small(handle, size) => self.pool.read(handle, &mut out[..size]),
+            Content::Huge(pfn) => self.ram.copy_page(frame, pfn),
+            _ => {}
+        }
+        content
+    }
+
+    /// Empties everything.
+    pub(crate) fn clear(&mut self) {
+        for slot in 0..self.slots() {
+            self.remove(slot);
+        }
+    }
+
+    /// Compares numbers with slots. Says what is wrong.
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        let mut found = PackedStat::default();
+        for slot in 0..self.slots() {
+            match self.get(slot) {
+                Content::None | Content::Behind => continue,
+                Content::Same(_) => found.same_pages += 1,
+                Content::Small(_, size) => found.compr_data_size += size as u64,
+                Content::Huge(_) => {
+                    found.huge_pages += 1;
+                    found.compr_data_size += PAGE_SIZE;
+                }
+            }
+            found.pages += 1;
+        }
+        let stat = self.stat();
+        if found.compr_data_size > stat.mem_used_total {
+            return Err("compressed pages need more frames than there are");
+        }
+        found.mem_used_total = stat.mem_used_total;
+        found.mem_limit = stat.mem_limit;
+        if found != stat {
+            return Err("compressed pages are miscounted");
+        }
+        Ok(())
+    }
+}
+
+/// Turns what [`Packed::copy_out`] found into a page, if it is here; true if so.
+#[inline]
+pub(crate) fn unpack(
+    compressor: &dyn Compressor,
+    content: Content,
+    data: &PageBytes,
+    frame: Pfn,
+    ram: DirectMap<'_>,
+) -> Result<bool, IoError> {
+    match content {
+        Content::Same(word) => fill(ram, frame, word),
+        Content::Small(_, size) => {
+            let mut page = [0; PAGE];
+            compressor
+                .decompress(&data[..size], &mut page)
+                .map_err(|Corrupt| IoError::EBADMSG)?;
+            ram.write_bytes(frame.addr(), &page);
+        }
+        Content::Huge(_) => {}
+        Content::None | Content::Behind => return Ok(false),
+    }
+    Ok(true)
+}
