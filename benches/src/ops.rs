@@ -4,9 +4,11 @@ use crate::machine::BenchMachine;
 use std::alloc::Layout;
 use vellum_machine::{CpuLocal, Cpus};
 use vellum_page::{AllocRequest, PageSource};
+use vellum_page_table::X86_64FourLevel;
 use vellum_slab::{CacheFlags, KmemCache, SlabAllocator};
 use vellum_system::{FaultInfo, FileRef, MmRef, MmapRequest, System};
 use vellum_types::{Access, CpuId, FileId, Order, PAGE_SIZE, VirtAddr};
+use vellum_vmalloc::{KernelLayout, Vmalloc};
 
 type Bench<'m> = System<'m, BenchMachine>;
 type Run = fn(&Bench<'_>, u64);
@@ -39,6 +41,21 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         kmem_cache_miss,
     ),
     ("kbox", "box of 64 bytes in a cache, made and dropped", kbox),
+    (
+        "vmalloc-vfree-4k",
+        "vmalloc + vfree of 4 KiB, its share of the purge included",
+        vmalloc_4k,
+    ),
+    (
+        "vmalloc-vfree-1m",
+        "vmalloc + vfree of 1 MiB, likewise",
+        vmalloc_1m,
+    ),
+    (
+        "vmalloc-vfree-4k-20000",
+        "4 KiB in the holes between 20 000 areas",
+        vmalloc_among_many,
+    ),
     (
         "fault-anon-write",
         "anonymous write fault, and the zap of its page",
@@ -155,6 +172,56 @@ fn alloc_free(system: &Bench<'_>, order: u8, n: u64) {
         let pfn = pages.alloc_pages(request).expect("memory");
         pages.free_pages(std::hint::black_box(pfn));
     }
+}
+
+type Kernel<'m> = Vmalloc<'m, BenchMachine, X86_64FourLevel>;
+
+fn kernel<'m>(system: &Bench<'m>) -> Kernel<'m> {
+    let nodes = system.slab().typed_box("vmap_area").expect("a cache");
+    let layout = KernelLayout::x86_64::<X86_64FourLevel>(64 << 30, 1);
+    let (machine, vmstat) = (system.machine(), system.vmstat());
+    let kernel = Vmalloc::boot(machine, system.pages(), vmstat, layout, nodes);
+    let kernel = kernel.expect("kernel tables");
+    // A purge each 1024 pages, so that any run of a few thousand has its share of them.
+    kernel.set_lazy_max_pages(1024);
+    kernel
+}
+
+fn vmalloc_pairs(system: &Bench<'_>, bytes: u64, n: u64) {
+    let mut kernel = kernel(system);
+    for _ in 0..n {
+        let at = kernel.vmalloc(bytes).expect("memory");
+        kernel.vfree(std::hint::black_box(at)).expect("an area");
+    }
+    kernel.shutdown().expect("nothing in use");
+}
+
+fn vmalloc_4k(system: &Bench<'_>, n: u64) {
+    vmalloc_pairs(system, PAGE_SIZE, n);
+}
+
+fn vmalloc_1m(system: &Bench<'_>, n: u64) {
+    vmalloc_pairs(system, 1 << 20, n);
+}
+
+fn vmalloc_among_many(system: &Bench<'_>, n: u64) {
+    let mut kernel = kernel(system);
+    let areas: Vec<_> = (0..40_000)
+        .map(|_| kernel.vmalloc(PAGE_SIZE).expect("memory"))
+        .collect();
+    // Every other one goes: 20 000 areas and as many holes.
+    let free = |areas: &[VirtAddr], from: usize| {
+        let half = areas.iter().skip(from).step_by(2);
+        half.for_each(|at| kernel.vfree(*at).expect("an area"));
+    };
+    free(&areas, 0);
+    kernel.purge();
+    for _ in 0..n {
+        let at = kernel.vmalloc(PAGE_SIZE).expect("memory");
+        kernel.vfree(std::hint::black_box(at)).expect("an area");
+    }
+    free(&areas, 1);
+    kernel.shutdown().expect("nothing in use");
 }
 
 fn alloc_free_page(system: &Bench<'_>, n: u64) {
