@@ -1,30 +1,10 @@
 //! What is behind an area: nothing, a file, or frames of somebody else.
 
 use vellum_object::KArc;
-use vellum_page_cache::MappingRef;
+use vellum_page_cache::{Mapping, MappingRef};
+use vellum_rmap::{AnonLinkRef, Registration};
 use vellum_types::{FileId, Order};
 use vellum_vma::Backing;
-
-/// `anon_vma`: the identity under which an area's anonymous pages are known. Areas share it by
-/// splitting and by fork. Areas that differ in it do not merge, and its number is the owner word of
-/// their pages; a list of the areas, for a walk from page to areas, does not exist yet.
-#[derive(Debug)]
-pub struct AnonVma {
-    id: u32,
-}
-
-impl AnonVma {
-    pub(crate) const fn new(id: u32) -> Self {
-        Self { id }
-    }
-    /// The number in the owner word of its pages.
-    pub const fn id(&self) -> u32 {
-        self.id
-    }
-}
-
-/// A counted [`AnonVma`].
-pub type AnonVmaRef<'m> = KArc<'m, AnonVma>;
 
 /// The object that an area shows.
 #[derive(Clone, Debug)]
@@ -83,13 +63,18 @@ impl FaultStream {
     }
 }
 
+/// An area's place among those who map a file, shared by what it was split into.
+pub(crate) type FileMapRef<'m> = KArc<'m, Registration<'m, Mapping<'m>>>;
+
 /// Backing of a [`Vma`](vellum_vma::Vma).
 #[derive(Clone, Debug)]
 pub struct VmBacking<'m> {
     /// What it shows.
     pub object: Object<'m>,
-    /// Under which identity its private pages are known; `None` before the first.
-    pub anon_vma: Option<AnonVmaRef<'m>>,
+    /// In which `anon_vma`s it stands for its private pages; `None` before the first.
+    pub anon: Option<AnonLinkRef<'m>>,
+    /// That it stands among those who map the file.
+    pub(crate) shown: Option<FileMapRef<'m>>,
     pub(crate) stream: FaultStream,
 }
 
@@ -97,7 +82,8 @@ impl<'m> VmBacking<'m> {
     pub(crate) fn new(object: Object<'m>) -> Self {
         Self {
             object,
-            anon_vma: None,
+            anon: None,
+            shown: None,
             stream: FaultStream::default(),
         }
     }
@@ -110,6 +96,15 @@ impl<'m> VmBacking<'m> {
         }
     }
 
+    /// True if both show the same.
+    pub(crate) fn same_object(&self, other: &Self) -> bool {
+        match (&self.object, &other.object) {
+            (Object::Anonymous, Object::Anonymous) => true,
+            (Object::File(a), Object::File(b)) => KArc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
     /// True for zero-filled private memory.
     pub fn is_anonymous(&self) -> bool {
         matches!(self.object, Object::Anonymous)
@@ -118,16 +113,13 @@ impl<'m> VmBacking<'m> {
 
 impl Backing for VmBacking<'_> {
     fn can_merge(&self, other: &Self) -> bool {
-        let same_object = match (&self.object, &other.object) {
-            (Object::Anonymous, Object::Anonymous) => true,
-            (Object::File(a), Object::File(b)) => KArc::ptr_eq(a, b),
-            _ => false,
+        // is_mergeable_anon_vma: what still shares pages with a parent does not spread.
+        let same_anon = match (&self.anon, &other.anon) {
+            (Some(a), Some(b)) => a.same_chain(b),
+            (Some(one), None) | (None, Some(one)) => one.is_singular(),
+            (None, None) => true,
         };
-        let same_anon = match (&self.anon_vma, &other.anon_vma) {
-            (Some(a), Some(b)) => KArc::ptr_eq(a, b),
-            _ => true,
-        };
-        same_object && same_anon
+        same_anon && self.same_object(other)
     }
 
     fn is_linear(&self) -> bool {
@@ -135,8 +127,16 @@ impl Backing for VmBacking<'_> {
     }
 
     fn absorb(&mut self, other: &Self) {
-        if self.anon_vma.is_none() {
-            self.anon_vma = other.anon_vma.clone();
+        match (&self.anon, &other.anon) {
+            (Some(mine), Some(theirs)) => mine.absorb(theirs),
+            (None, Some(theirs)) => self.anon = Some(theirs.clone()),
+            (_, None) => {}
+        }
+        if let (Some(mine), Some(theirs)) = (&self.shown, &other.shown)
+            && !KArc::ptr_eq(mine, theirs)
+        {
+            let (first, last) = theirs.interval();
+            mine.widen(first, last);
         }
     }
 }

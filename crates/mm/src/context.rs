@@ -1,16 +1,17 @@
 //! What every operation on an address space needs at hand.
 
 use crate::MmError;
-use crate::backing::{AnonVma, AnonVmaRef, VmBacking, is_shmem};
-use crate::mm::{Area, MmInner, RssKind, UserLeaf};
+use crate::backing::{VmBacking, is_shmem};
+use crate::mm::{Area, RssKind, UserLeaf};
 use crate::spaces::SpaceTable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vellum_collections::RadixNode;
 use vellum_machine::{DirectMap, Fill, Machine, Trace, VmItem, VmStat};
 use vellum_object::ObjectCache;
 use vellum_page::{AllocRequest, Memmap, OwnedPages, Page, PageFlags, PageSource, PageState};
-use vellum_page_cache::{MappingRef, PageCache};
+use vellum_page_cache::{Mapping, MappingRef, PageCache};
 use vellum_page_table::{Pte, PteFlags, TlbGather};
+use vellum_rmap::{AnonTable, Registration, RmapCaches};
 use vellum_types::{FileId, Order, OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
 use vellum_vma::VmaCaches;
 
@@ -22,8 +23,10 @@ const LOW_ZONE_PAGES: u64 = 4096;
 pub struct MmCaches<'m> {
     /// `vm_area_struct` and the nodes of area sets.
     pub areas: VmaCaches<'m, VmBacking<'m>>,
-    /// `anon_vma`.
-    pub anon_vma: ObjectCache<'m, AnonVma>,
+    /// Reverse mapping.
+    pub rmap: RmapCaches<'m>,
+    /// Places of areas among those who map a file (shared).
+    pub file_maps: ObjectCache<'m, Registration<'m, Mapping<'m>>>,
     /// `mm_struct`.
     pub mm: ObjectCache<'m, crate::Mm<'m>>,
     /// Nodes of the table of address spaces.
@@ -43,8 +46,8 @@ pub struct MmContext<'m, M: Machine> {
     pub(crate) zero_page: Pfn,
     pub(crate) max_map_count: usize,
     pub(crate) spaces: SpaceTable<'m>,
+    pub(crate) anon_table: &'m AnonTable<'m>,
     peak_rss: AtomicU64,
-    next_anon_vma: AtomicU32,
     next_shmem: AtomicU32,
 }
 
@@ -62,6 +65,8 @@ pub struct MmParts<'m, M: Machine> {
     pub cache: PageCache<'m>,
     /// The object caches.
     pub caches: MmCaches<'m>,
+    /// All `anon_vma`s.
+    pub anon_table: &'m AnonTable<'m>,
     /// `vm.max_map_count`.
     pub max_map_count: u32,
 }
@@ -90,7 +95,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             max_map_count: parts.max_map_count as usize,
             spaces: SpaceTable::new(),
             peak_rss: AtomicU64::new(0),
-            next_anon_vma: AtomicU32::new(1),
+            anon_table: parts.anon_table,
             next_shmem: AtomicU32::new(1),
         })
     }
@@ -151,48 +156,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
     pub(crate) fn next_shmem_id(&self) -> u32 {
         // Relaxed: only uniqueness matters.
         self.next_shmem.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The area's `anon_vma`, made or borrowed from a neighbour that it could merge with, so that
-    /// the two still can. Linux: `anon_vma_prepare`.
-    pub(crate) fn anon_vma_prepare(
-        &self,
-        inner: &mut MmInner<'m>,
-        at: VirtAddr,
-    ) -> Result<AnonVmaRef<'m>, OutOfMemory> {
-        if let Some(area) = inner.areas.find_containing(at) {
-            if let Some(anon_vma) = &area.backing.anon_vma {
-                return Ok(anon_vma.clone());
-            }
-            let (start, end, flags) = (area.start(), area.end(), area.flags);
-            let (prev, _) = inner.areas.find_prev(start);
-            let next = inner.areas.find_containing(end);
-            // anon_vma_compatible: permissions may differ, for mprotect may make them equal again.
-            let fits = |other: &Area<'m>| {
-                (other.flags ^ flags) - VmFlags::PERMISSIONS == VmFlags::empty()
-                    && other.backing.is_anonymous() == area.backing.is_anonymous()
-            };
-            let near = next
-                .filter(|n| fits(n))
-                .and_then(|n| n.backing.anon_vma.clone())
-                .or_else(|| {
-                    prev.filter(|p| p.end() == start && fits(p))
-                        .and_then(|p| p.backing.anon_vma.clone())
-                });
-            let anon_vma = match near {
-                Some(anon_vma) => anon_vma,
-                None => {
-                    // Relaxed: only uniqueness matters.
-                    let id = self.next_anon_vma.fetch_add(1, Ordering::Relaxed);
-                    self.caches.anon_vma.shared(AnonVma::new(id))?
-                }
-            };
-            if let Some(area) = inner.areas.find_mut(at) {
-                area.backing.anon_vma = Some(anon_vma.clone());
-            }
-            return Ok(anon_vma);
-        }
-        unreachable!("the caller found the area under the same lock")
     }
 
     /// Turns an allocated frame into an anonymous page mapped once. The reference that the

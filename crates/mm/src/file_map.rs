@@ -1,17 +1,17 @@
 //! Where a file's pages are mapped, and taking them from there.
 //!
-//! The walk visits the areas of every address space that may map the file, which costs in
-//! proportion to all areas. It is taken only if somebody maps the file at all.
+//! The walk visits those who map the pages in question, whatever else is mapped in the system.
 
 use crate::MmError;
 use crate::backing::is_shmem;
-use crate::context::MmContext;
-use crate::mm::{Area, MmRef};
+use crate::context::{MmContext, has_frame};
+use crate::mm::{Area, MmInner, UserLeaf};
 use vellum_machine::Machine;
 use vellum_object::KArc;
 use vellum_page_cache::MappingRef;
 use vellum_page_table::PteFlags;
-use vellum_types::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
+use vellum_rmap::Mapped;
+use vellum_types::{PAGE_SHIFT, PAGE_SIZE, Pfn, SpaceId, VirtAddr, VirtRange, VmFlags};
 
 /// The addresses at which `area` shows the pages `first..=last` of `mapping`.
 fn shown<'m>(
@@ -39,76 +39,85 @@ fn shown<'m>(
 }
 
 impl<'m, M: Machine> MmContext<'m, M> {
-    /// Calls `each` for every piece of an address space that shows pages `first..=last`.
+    /// Calls `each` for every piece of an address space that shows pages `first..=last`, with the lock of
+    /// the space held.
     fn for_each_view(
         &self,
         mapping: &MappingRef<'m>,
         first: u64,
         last: u64,
-        each: &mut dyn FnMut(&MmRef<'m>, VirtRange),
+        each: &mut dyn FnMut(SpaceId, &mut MmInner<'m>, VirtRange),
     ) {
-        // Two: the cache's table and our caller. An area would make it three.
-        if KArc::strong_count(mapping) <= 2 {
-            return;
-        }
-        self.for_each_mm(&mut |mm| {
-            let mut at = VirtAddr::ZERO;
-            loop {
-                let found = {
-                    let inner = mm.lock();
-                    let mut areas = inner.areas.overlapping(inner.user_range());
-                    areas
-                        .by_ref()
-                        .filter(|area| area.start() >= at)
-                        .find_map(|area| Some((area.end(), shown(area, mapping, first, last)?)))
-                };
-                let Some((next, view)) = found else {
-                    return true;
-                };
-                each(mm, view);
-                at = next;
-            }
-        });
+        mapping
+            .mappers()
+            .visit(first, last, &mut |mapper, from, to| {
+                let view = VirtRange::new(mapper.addr(from), mapper.addr(to) + PAGE_SIZE);
+                // A space that is gone, or not yet there, has no entries.
+                if let (Some(view), Some(mm)) = (view, self.space(mapper.space)) {
+                    let inner = &mut *mm.lock();
+                    let mut at = view.start();
+                    while let Some(rest) = VirtRange::new(at, view.end())
+                        && let Some(area) = inner.areas.overlapping(rest).next()
+                    {
+                        at = area.end();
+                        if let Some(part) = shown(area, mapping, first, last) {
+                            each(mapper.space, inner, part);
+                        }
+                    }
+                }
+                true
+            });
     }
 
     /// Takes the pages `first..=last` of a file out of every address space, private copies of them
     /// too, as truncation asks. Linux: `unmap_mapping_range` with `even_cows`.
     pub(crate) fn unmap_mapping(&self, mapping: &MappingRef<'m>, first: u64, last: u64) {
-        self.for_each_view(mapping, first, last, &mut |mm, view| {
-            let mut inner = mm.lock();
-            let mut gather = self.gather(mm.space());
-            self.zap(&mut inner, view, &mut gather);
+        self.for_each_view(mapping, first, last, &mut |space, inner, view| {
+            let mut gather = self.gather(space);
+            self.zap(inner, view, &mut gather);
         });
     }
 
-    /// Makes every shared entry of the pages `first..=last` read-only and clean, so that the next
-    /// write is seen. Linux: `folio_mkclean`.
-    pub(crate) fn mkclean(&self, mapping: &MappingRef<'m>, first: u64, last: u64) {
-        self.for_each_view(mapping, first, last, &mut |mm, view| {
-            let inner = mm.lock();
-            let shared = inner
-                .areas
-                .find_containing(view.start())
-                .is_some_and(|area| area.flags.contains(VmFlags::SHARED));
-            if !shared {
+    /// Makes every shared entry of `frames`, pages `first` and following of a file, read-only and clean,
+    /// so that the next write is seen. Linux: `folio_mkclean`.
+    pub(crate) fn mkclean(&self, mapping: &MappingRef<'m>, first: u64, frames: &[Pfn]) {
+        let last = first + frames.len() as u64 - 1;
+        self.for_each_view(mapping, first, last, &mut |space, inner, view| {
+            let Some(area) = inner.areas.find_containing(view.start()) else {
+                return;
+            };
+            if !area.flags.contains(VmFlags::SHARED) {
                 return;
             }
             let mut changed: Option<VirtRange> = None;
             for (leaf, part) in inner.table.leaves(view) {
                 for va in part.pages() {
                     let pte = leaf.get(va);
-                    if pte.is_present() && pte.flags().contains(PteFlags::WRITE) {
-                        leaf.set(va, pte.without(PteFlags::WRITE | PteFlags::DIRTY));
+                    let frame = frames.get((area.page_index(va) - first) as usize);
+                    let same = has_frame(pte) && frame == Some(&pte.pfn());
+                    if same && pte.flags().intersects(PteFlags::WRITE | PteFlags::DIRTY) {
+                        self.clean_entry(&leaf, va);
                         let start = changed.map_or(va, |range| range.start());
                         changed = VirtRange::new(start, va + PAGE_SIZE);
                     }
                 }
             }
             if let Some(range) = changed {
-                self.machine.wrprotect_range(mm.space(), range);
-                self.machine.flush_wait(mm.space());
+                self.machine.wrprotect_range(space, range);
+                self.machine.flush_wait(space);
             }
         });
+    }
+
+    /// Takes write permission and dirty bit from an entry, and loses no accessed bit that a walker sets
+    /// meanwhile.
+    fn clean_entry(&self, leaf: &UserLeaf<'m>, va: VirtAddr) {
+        let mut old = leaf.get(va);
+        while let Err(now) =
+            leaf.compare_exchange(va, old, old.without(PteFlags::WRITE | PteFlags::DIRTY))
+        {
+            old = now;
+        }
     }
 
     /// Writes the dirty pages of `len` bytes from `offset` to the file's store.
@@ -126,8 +135,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         let first = offset >> PAGE_SHIFT;
         let last = offset.saturating_add(len.max(1) - 1) >> PAGE_SHIFT;
-        self.mkclean(mapping, first, last);
-        mapping.writeback(&self.cache, first, last, &mut |_, _| {})?;
+        mapping.writeback(&self.cache, first, last, &mut |index, frames| {
+            self.mkclean(mapping, index, frames);
+        })?;
         Ok(())
     }
 

@@ -59,13 +59,14 @@ mod file_io;
 mod file_map;
 mod mm;
 mod ops;
+mod reverse;
 mod room;
 mod shmem;
 mod spaces;
 mod uaccess;
 mod validate;
 
-pub use backing::{AnonVma, AnonVmaRef, Object, VmBacking};
+pub use backing::{Object, VmBacking};
 pub use context::{MmCaches, MmContext, MmParts};
 pub use error::MmError;
 pub use fault::{FaultInfo, FaultOutcome, SegvCode};

@@ -107,6 +107,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
     }
 
+    /// The address space of that number, if it lives.
+    pub(crate) fn space(&self, space: SpaceId) -> Option<MmRef<'m>> {
+        self.spaces.live.lock().get(u64::from(space.0)).cloned()
+    }
+
     /// How many address spaces live.
     pub fn nr_spaces(&self) -> u64 {
         self.spaces.live.lock().len()

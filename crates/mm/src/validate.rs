@@ -2,7 +2,7 @@
 
 use crate::backing::is_shmem;
 use crate::context::{MmContext, has_frame, is_zero_entry};
-use crate::mm::{Mm, Rss};
+use crate::mm::{Area, Mm, Rss};
 use vellum_machine::Machine;
 use vellum_page::PageState;
 use vellum_page_table::{Pte, PteFlags};
@@ -66,6 +66,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 if is_zero_entry(pte) {
                     continue;
                 }
+                self.validate_reverse(area, va, pte)?;
                 let shmem = area.backing.mapping().is_some_and(|m| is_shmem(m.file()));
                 match self.page(pte.pfn()).state() {
                     PageState::Anon => rss.anon += 1,
@@ -79,6 +80,36 @@ impl<'m, M: Machine> MmContext<'m, M> {
             Ok(())
         } else {
             Err("rss differs from the entries")
+        }
+    }
+
+    /// From its page, an entry must be found again.
+    fn validate_reverse(
+        &self,
+        area: &Area<'m>,
+        va: VirtAddr,
+        pte: Pte,
+    ) -> Result<(), &'static str> {
+        let page = self.page(pte.pfn());
+        let index = crate::fault::index_in(area, va);
+        let bias = va.page_number().wrapping_sub(index);
+        if page.index() != index && page.owner() != 0 {
+            return Err("a page is mapped at another index than it has");
+        }
+        let found = match (page.state(), &area.backing) {
+            (PageState::Anon, backing) => backing
+                .anon
+                .as_ref()
+                .is_some_and(|chain| chain.finds(page.owner(), index, bias)),
+            (_, backing) => backing
+                .shown
+                .as_ref()
+                .is_some_and(|place| place.mapper().bias == bias && place.covers(index, index)),
+        };
+        if found {
+            Ok(())
+        } else {
+            Err("an entry that is not found from its page")
         }
     }
 

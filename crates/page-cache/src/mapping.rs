@@ -8,6 +8,7 @@ use vellum_collections::{Mark, RadixTree};
 use vellum_machine::{LockRank, SpinGuard, SpinLock, TraceEvent, VmItem};
 use vellum_object::KArc;
 use vellum_page::{Memmap, Page, PageFlags, PageState};
+use vellum_rmap::{MapTree, Mapped};
 use vellum_types::{FileId, PAGE_SIZE, Pfn};
 
 /// A counted handle to a [`Mapping`].
@@ -29,6 +30,13 @@ pub struct Mapping<'m> {
     /// The errno of the latest failed write-back that nobody was told about; 0 if there is none.
     wb_err: AtomicI32,
     pages: SpinLock<Pages<'m>>,
+    mappers: MapTree<'m>,
+}
+
+impl<'m> Mapped<'m> for Mapping<'m> {
+    fn mappers(&self) -> &MapTree<'m> {
+        &self.mappers
+    }
 }
 
 /// `i_pages` and what else its lock protects.
@@ -52,6 +60,7 @@ impl<'m> Mapping<'m> {
             size: AtomicU64::new(size),
             wb_err: AtomicI32::new(0),
             pages: SpinLock::new(LockRank::Mapping, pages),
+            mappers: MapTree::new(),
         }
     }
 
@@ -150,6 +159,7 @@ impl<'m> Mapping<'m> {
     /// # Errors
     /// What is wrong.
     pub fn validate(&self) -> Result<(), &'static str> {
+        self.mappers.validate()?;
         let pages = self.lock();
         pages.tree.validate()?;
         let (mut total, mut dirty) = (0, 0);

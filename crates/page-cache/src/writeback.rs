@@ -15,9 +15,9 @@ impl<'m> Mapping<'m> {
     /// fsync(2) and msync(2) do before they ask the store to [`sync`](crate::BackingStore::sync).
     /// Linux's `file_write_and_wait_range`.
     ///
-    /// For each page the dirty mark is cleared first, then `clean(index, frame)` is called, which
-    /// write-protects every table entry of the page (Linux's `folio_mkclean`) and must not mark it
-    /// dirty: a store before `clean` is in what is written, a store after it faults and marks the
+    /// For each run of pages the dirty marks are cleared first, then `clean(index, frames)` is called,
+    /// which write-protects every table entry of these pages (Linux's `folio_mkclean`) and must not mark
+    /// them dirty: a store before `clean` is in what is written, a store after it faults and marks its
     /// page anew. No lock is held while `clean` runs or the store writes.
     ///
     /// Nothing is written past [`Mapping::size`], and pages wholly past it stay dirty. Only one
@@ -31,7 +31,7 @@ impl<'m> Mapping<'m> {
         cache: &PageCache<'m>,
         first: u64,
         last: u64,
-        clean: &mut dyn FnMut(u64, Pfn),
+        clean: &mut dyn FnMut(u64, &[Pfn]),
     ) -> Result<u64, IoError> {
         let written = self.start_writeback(cache, first, last, clean);
         self.check_error()?;
@@ -45,7 +45,7 @@ impl<'m> Mapping<'m> {
         cache: &PageCache<'m>,
         first: u64,
         last: u64,
-        clean: &mut dyn FnMut(u64, Pfn),
+        clean: &mut dyn FnMut(u64, &[Pfn]),
     ) -> u64 {
         let Some(file_last) = self.size_pages().checked_sub(1) else {
             return 0;
@@ -56,9 +56,7 @@ impl<'m> Mapping<'m> {
         let mut from = first;
         while let Some((start, count)) = self.take_dirty(cache, from, last, &mut frames) {
             let cluster = &frames[..count];
-            for (index, &pfn) in (start..).zip(cluster) {
-                clean(index, pfn);
-            }
+            clean(start, cluster);
             match self.write_cluster(cache, start, cluster) {
                 Ok(()) => written += count as u64,
                 Err(error) => {

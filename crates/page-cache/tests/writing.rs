@@ -25,7 +25,9 @@ fn dirty_pages_are_written_once_in_clusters_and_not_past_the_end() {
     assert_eq!(mapping.nr_dirty(), 101);
     assert_eq!(rig.vmstat.item(VmItem::NrDirty), 101);
     let mut cleaned = Vec::new();
-    let n = mapping.writeback(&rig.cache, 0, u64::MAX, &mut |index, _| cleaned.push(index));
+    let n = mapping.writeback(&rig.cache, 0, u64::MAX, &mut |index, run| {
+        cleaned.extend(index..index + run.len() as u64);
+    });
     assert_eq!(n, Ok(101));
     assert_eq!(cleaned, (0..=100).collect::<Vec<_>>());
     assert_eq!(

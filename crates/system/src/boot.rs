@@ -6,6 +6,7 @@ use vellum_memblock::{MemBlock, MemBlockError};
 use vellum_mm::{MmCaches, MmContext, MmParts, ShmemStore};
 use vellum_page_alloc::{PageAllocator, place_at_boot};
 use vellum_page_cache::{BackingStore, PageCache};
+use vellum_rmap::{AnonTable, RmapCaches};
 use vellum_slab::SlabAllocator;
 use vellum_types::OutOfMemory;
 use vellum_vma::VmaCaches;
@@ -112,6 +113,8 @@ impl<'m, M: Machine> System<'m, M> {
             place_at_boot(ram, &mut memblock, VmStat::new()).ok_or(BootError::OutOfMemory)?;
         let store = place_at_boot(ram, &mut memblock, ShmemStore::new(store))
             .ok_or(BootError::OutOfMemory)?;
+        let anon_table =
+            place_at_boot(ram, &mut memblock, AnonTable::new()).ok_or(BootError::OutOfMemory)?;
         let pages =
             PageAllocator::boot(ram, memblock, vmstat, config.trace).map_err(BootError::Pages)?;
         let slab = SlabAllocator::boot(pages, vmstat, machine.cpus())?;
@@ -121,7 +124,13 @@ impl<'m, M: Machine> System<'m, M> {
                 leaves: slab.typed_box("vma_leaf")?,
                 inners: slab.typed_box("vma_inner")?,
             },
-            anon_vma: slab.typed_arc("anon_vma")?,
+            rmap: RmapCaches {
+                anon_vma: slab.typed_arc("anon_vma")?,
+                links: slab.typed_arc("anon_vma_chain")?,
+                numbers: slab.typed_box("anon_vma_node")?,
+                mappers: slab.typed_box("rmap_node")?,
+            },
+            file_maps: slab.typed_arc("file_map")?,
             mm: slab.typed_arc("mm_struct")?,
             spaces: slab.typed_box("mm_table_node")?,
         };
@@ -143,6 +152,7 @@ impl<'m, M: Machine> System<'m, M> {
             trace: config.trace,
             cache,
             caches,
+            anon_table,
             max_map_count: config.max_map_count,
         })?;
         Ok(Self::assemble(context, pages, slab, free_at_boot))

@@ -287,11 +287,6 @@ mod linux {
                     },
                 )
             };
-            // A forked area does not merge with one that has no pages, by Linux's anon_vma chains;
-            // the core has none. What depends on it is not compared in children.
-            if call.op == Op::Areas && *proc != 0 {
-                continue;
-            }
             if call.op == Op::Remap {
                 let (at, len) = (call.args[0], call.args[1].max(1));
                 if ask(&mut sim, at, len) != ask(&mut native, at, len) {

@@ -41,17 +41,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         } else {
             self.machine.features().anon_order_max
         };
-        let known = inner
+        let anon_vma = self.anon_vma_prepare(mm.space(), inner, fault.page)?;
+        let stream = inner
             .areas
             .find_containing(fault.page)
-            .and_then(|area| Some((area.backing.anon_vma.as_ref()?.id(), area.backing.stream)));
-        let (anon_vma, stream) = match known {
-            Some(known) => known,
-            None => (
-                self.anon_vma_prepare(inner, fault.page)?.id(),
-                FaultStream::default(),
-            ),
-        };
+            .map_or(FaultStream::default(), |area| area.backing.stream);
         let (frames, order) = self.alloc_block(anon_order(fault, stream, max))?;
         let start = fault.page.align_down(order.bytes());
         let pages = order.pages();

@@ -75,7 +75,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner: &mut MmInner<'m>,
         fault: &Fault<'m>,
     ) -> Result<(), MmError> {
-        let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
+        let anon_vma = self.anon_vma_prepare(mm.space(), inner, fault.page)?;
         let request = AllocRequest::user_movable(Order::ZERO);
         let new = OwnedPages::alloc(self.source, request)?.into_pfn();
         if let Some(range) = PfnRange::from_len(new, 1) {
@@ -115,7 +115,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner: &mut MmInner<'m>,
         fault: &Fault<'m>,
     ) -> Result<(), MmError> {
-        let anon_vma = self.anon_vma_prepare(inner, fault.page)?.id();
+        let anon_vma = self.anon_vma_prepare(mm.space(), inner, fault.page)?;
         let (frames, order) = self.alloc_block(self.copy_order(mm, inner, fault))?;
         let pages = order.pages();
         let start = fault.page.align_down(order.bytes());

@@ -90,6 +90,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         fault: &Fault<'m>,
         mapping: &MappingRef<'m>,
     ) -> Result<FaultOutcome, MmError> {
+        // As Linux even before it is known that there is such a page: it decides what merges.
+        self.anon_vma_prepare(mm.space(), inner, fault.page)?;
         let (pfn, outcome) = self.file_page(fault, mapping)?;
         self.map_file_page(inner, fault, fault.page, pfn, mapping);
         let window = self.map_cached(inner, fault, mapping);

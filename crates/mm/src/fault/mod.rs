@@ -178,9 +178,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
         addr: VirtAddr,
         access: Access,
     ) -> FaultOutcome {
-        let found = match self.area_for(inner, addr) {
+        let found = match self.area_for(mm, inner, addr) {
             Ok(found) => found,
-            Err(code) => return FaultOutcome::Segv(code),
+            Err(outcome) => return outcome,
         };
         let Found {
             flags,
@@ -216,15 +216,24 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// The area that holds `addr`, after a stack was grown down to it if the rules allow.
-    fn area_for(&self, inner: &mut MmInner<'m>, addr: VirtAddr) -> Result<Found, SegvCode> {
+    fn area_for(
+        &self,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
+        addr: VirtAddr,
+    ) -> Result<Found, FaultOutcome> {
+        const MAP_ERR: FaultOutcome = FaultOutcome::Segv(SegvCode::MapErr);
         let start = match inner.areas.find(addr) {
             Some(area) if area.start() <= addr => return Ok(Found::new(area, addr)),
             Some(area) if area.flags.contains(VmFlags::GROWSDOWN) => area.start(),
-            _ => return Err(SegvCode::MapErr),
+            _ => return Err(MAP_ERR),
         };
-        self.expand_stack(inner, start, addr)
-            .map_err(|_| SegvCode::MapErr)?;
-        let area = inner.areas.find_containing(addr).ok_or(SegvCode::MapErr)?;
+        self.expand_stack(mm, inner, start, addr)
+            .map_err(|error| match error {
+                MmError::NoFrames => FaultOutcome::Oom,
+                _ => MAP_ERR,
+            })?;
+        let area = inner.areas.find_containing(addr).ok_or(MAP_ERR)?;
         Ok(Found::new(area, addr))
     }
 

@@ -2,21 +2,22 @@
 
 use crate::MmError;
 use crate::context::MmContext;
-use crate::mm::MmInner;
+use crate::mm::{Mm, MmInner};
 use vellum_machine::{Machine, VmEvent};
 use vellum_types::{PAGE_SIZE, VirtAddr, VirtRange};
 
 /// Bytes that stay free below a stack, Linux's default `stack_guard_gap`.
 pub(crate) const STACK_GUARD_GAP: u64 = 256 * PAGE_SIZE;
 
-impl<M: Machine> MmContext<'_, M> {
+impl<'m, M: Machine> MmContext<'m, M> {
     /// Grows the area at `start` down to the page of `addr`. Linux: `expand_downwards`.
     ///
     /// # Errors
-    /// NoMem past RLIMIT_STACK or RLIMIT_AS, or if another area would come too close.
+    /// NoMem past RLIMIT_STACK or RLIMIT_AS, or if another area would come too close; NoFrames.
     pub(crate) fn expand_stack(
         &self,
-        inner: &mut MmInner<'_>,
+        mm: &Mm<'m>,
+        inner: &mut MmInner<'m>,
         start: VirtAddr,
         addr: VirtAddr,
     ) -> Result<(), MmError> {
@@ -42,6 +43,8 @@ impl<M: Machine> MmContext<'_, M> {
                 return Err(MmError::NoMem);
             }
         }
+        // As Linux, which needs it for its locks; it decides what merges after a fork.
+        self.anon_vma_prepare(mm.space(), inner, start)?;
         inner.areas.set_range(start, grown)?;
         inner.note_total();
         self.vmstat.count(VmEvent::StackGrow);

@@ -41,7 +41,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
     pub(crate) fn dup_mmap(&self, parent: &Mm<'m>, child: &mut MmRef<'m>) -> Result<(), MmError> {
         let mut from = parent.lock();
         match KArc::get_mut(child) {
-            Some(child) => self.copy_into(parent, &mut from, child.inner_mut()),
+            Some(child) => {
+                let space = child.space();
+                self.copy_into(parent, &mut from, space, child.inner_mut())
+            }
             None => unreachable!("nobody else knows the child yet"),
         }
     }
@@ -50,6 +53,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         &self,
         parent: &Mm<'m>,
         from: &mut MmInner<'m>,
+        child: SpaceId,
         to: &mut MmInner<'m>,
     ) -> Result<(), MmError> {
         to.layout = from.layout;
@@ -65,7 +69,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 continue;
             }
             let range = area.range();
-            if let Err(error) = self.copy_area(parent, from, to, range) {
+            if let Err(error) = self.copy_area(parent, from, child, to, range) {
                 break Err(error);
             }
         };
@@ -79,6 +83,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         &self,
         parent: &Mm<'m>,
         from: &mut MmInner<'m>,
+        child: SpaceId,
         to: &mut MmInner<'m>,
         range: VirtRange,
     ) -> Result<(), MmError> {
@@ -88,10 +93,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let flags = area.flags;
         let wipe = flags.contains(VmFlags::WIPEONFORK);
         let cow = flags.is_cow();
-        let mut backing = area.backing.clone();
-        if wipe {
-            backing.anon_vma = None;
-        }
+        let backing = self.forked_backing(child, area)?;
+        let anon_vma = backing.anon.as_ref().map_or(0, |own| own.anon_vma().id());
         // mlock is not inherited: fork(2).
         let inherited = flags - (VmFlags::LOCKED | VmFlags::LOCKONFAULT);
         let shmem = area.backing.mapping().is_some_and(|m| is_shmem(m.file()));
@@ -126,7 +129,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 let mut copied = pte;
                 if cow && pte.flags().contains(PteFlags::WRITE) {
                     if self.machine.is_pinned(parent.space(), va) {
-                        match self.copy_pinned(pte) {
+                        match self.copy_pinned(pte, anon_vma) {
                             Ok(pte) => slot.set(va, pte),
                             Err(oom) => {
                                 result = Err(oom.into());
@@ -171,7 +174,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// The child's own copy of a page that the parent's I/O holds. Linux: `copy_present_page`.
-    fn copy_pinned(&self, pte: Pte) -> Result<Pte, OutOfMemory> {
+    fn copy_pinned(&self, pte: Pte, anon_vma: u32) -> Result<Pte, OutOfMemory> {
         let copy = OwnedPages::alloc(self.source, AllocRequest::user_movable(Order::ZERO))?;
         self.ram.copy_page(copy.pfn(), pte.pfn());
         let original = self.page(pte.pfn());
@@ -181,7 +184,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             "a writable private page is anonymous"
         );
         let pfn = copy.into_pfn();
-        self.adopt_anon(pfn, original.owner(), original.index());
+        self.adopt_anon(pfn, anon_vma, original.index());
         Ok(Pte::new(pfn, pte.flags()))
     }
 }

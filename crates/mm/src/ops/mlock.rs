@@ -108,6 +108,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if let Some(area) = inner.areas.find_mut(part.start()) {
                 area.flags = new;
             }
+            // Only what changed: fork leaves neighbours that could merge and do not.
+            inner.areas.merge_around(part);
             let pages = part.nr_pages();
             match (old.contains(VmFlags::LOCKED), new.contains(VmFlags::LOCKED)) {
                 (false, true) => inner.locked_vm += pages,
@@ -115,7 +117,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 _ => {}
             }
         }
-        inner.areas.merge_around(range);
         result
     }
 

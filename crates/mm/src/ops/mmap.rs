@@ -148,8 +148,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
             }
         }
         let (object, pgoff) = self.object_for(request, range, len, &mut vm_flags)?;
-        let area = Area::new(range, vm_flags, pgoff, VmBacking::new(object.clone()));
-        self.install(mm, inner, area).inspect_err(|_| {
+        let backing = self.new_backing(mm.space(), object.clone(), range, pgoff);
+        let installed = backing.map_err(MmError::from).and_then(|backing| {
+            let area = Area::new(range, vm_flags, pgoff, backing);
+            self.install(mm, inner, area)
+        });
+        installed.inspect_err(|_| {
             // Shared memory that was made for this call and that nobody got.
             if let Object::File(mapping) = object
                 && is_shmem(mapping.file())

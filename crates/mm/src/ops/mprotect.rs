@@ -101,7 +101,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if wanted.bits() & !may.bits() & VmFlags::PERMISSIONS.bits() != 0 {
                 return Err(MmError::Access);
             }
-            let untouched = area.backing.is_anonymous() && area.backing.anon_vma.is_none();
+            let untouched = area.backing.is_anonymous() && area.backing.anon.is_none();
             let new = (old - VmFlags::PERMISSIONS) | wanted;
             if new != old {
                 self.protect_area(mm, inner, part, old, accounted(old, new, untouched))?;

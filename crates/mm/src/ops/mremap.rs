@@ -241,6 +241,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         let grown = VirtRange::new(start, added.end()).ok_or(MmError::NoMem)?;
         inner.areas.set_range(start, grown)?;
+        if let Some(area) = inner.areas.find_containing(start)
+            && let Some(place) = &area.backing.shown
+        {
+            place.widen(area.pgoff(), area.page_index(added.end()) - 1);
+        }
         inner.areas.merge_around(grown);
         inner.note_total();
         let locked = flags.contains(VmFlags::LOCKED);
@@ -270,14 +275,15 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         let area = inner.areas.find_containing(at).ok_or(MmError::Fault)?;
         let flags = area.flags;
-        let backing = area.backing.clone();
+        let backing = &area.backing;
         // Memory that was never touched is as if mapped at its new place from the start.
-        let pgoff = if backing.is_anonymous() && backing.anon_vma.is_none() {
+        let pgoff = if backing.is_anonymous() && backing.anon.is_none() {
             target.page_number()
         } else {
             crate::fault::index_in(area, at)
         };
         let new_range = VirtRange::from_len(target, new_len).ok_or(MmError::NoMem)?;
+        let backing = self.moved_backing(mm.space(), backing, new_range, pgoff)?;
         // Preallocate: every table that the move needs, so that it cannot stop half-way.
         let old_range = VirtRange::from_len(at, old_len);
         if let Some(old_range) = old_range {

@@ -2,7 +2,7 @@
 
 use super::page_align;
 use crate::MmError;
-use crate::backing::{Object, is_shmem};
+use crate::backing::{Object, VmBacking, is_shmem};
 use crate::context::{MmContext, has_frame, is_zero_entry};
 use crate::mm::{Mm, MmInner, RssKind};
 use vellum_machine::Machine;
@@ -83,7 +83,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// An area is gone for good: write back what it alone could have dirtied, and free shared
     /// memory that nobody maps any more.
     pub(crate) fn area_gone(&self, area: crate::mm::Area<'m>) {
-        let Object::File(mapping) = area.backing.object else {
+        let flags = area.flags;
+        // Its place among the mappers goes with the rest of it, and the handle in that.
+        let VmBacking { object, shown, .. } = area.backing;
+        drop(shown);
+        let Object::File(mapping) = object else {
             return;
         };
         // Two: the cache's table and ours.
@@ -95,7 +99,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             mapping.truncate(&self.cache, 0, &mut |_, _| {});
             drop(mapping);
             self.cache.drop_mapping(file);
-        } else if area.flags.contains(VmFlags::SHARED) && mapping.nr_dirty() > 0 {
+        } else if flags.contains(VmFlags::SHARED) && mapping.nr_dirty() > 0 {
             // munmap cannot report an error; the mapping remembers it for the next fsync.
             let _ = self.writeback_unmapped(&mapping);
         }

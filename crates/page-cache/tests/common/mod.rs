@@ -343,7 +343,7 @@ pub fn read_all(rig: &Rig, mapping: &MappingRef<'static>, offset: u64, len: u64)
 }
 
 pub fn no_unmap(_: u64, _: u64) {}
-pub fn no_clean(_: u64, _: Pfn) {}
+pub fn no_clean(_: u64, _: &[Pfn]) {}
 
 /// A table entry appears.
 pub fn map(rig: &Rig, mapping: &MappingRef<'static>, index: u64) -> Pfn {

@@ -297,9 +297,11 @@ impl World {
             .store(i64::from(fails), Ordering::Relaxed);
         let result = file
             .mapping
-            .writeback(&rig.cache, first, last, &mut |index, pfn| {
-                assert_eq!(rig.frames.memmap().page(pfn).index(), index);
-                assert!((first..=last).contains(&index));
+            .writeback(&rig.cache, first, last, &mut |start, run| {
+                for (index, &pfn) in (start..).zip(run) {
+                    assert_eq!(rig.frames.memmap().page(pfn).index(), index);
+                    assert!((first..=last).contains(&index));
+                }
             });
         let failed = fails && rig.store.fail_writes.swap(0, Ordering::Relaxed) == 0;
         assert_eq!(result.err(), failed.then_some(IoError { errno: 28 }));
