@@ -132,23 +132,31 @@ impl Swap<'_> {
     /// and no table entry refers to its slot, both are freed. Linux's `free_page_and_swap_cache`.
     pub fn put_page(&self, pfn: Pfn) {
         let page = self.page(pfn);
-        if let Some(entry) = self.entry_of(pfn) {
-            let freed = self.with_slot(entry, |area, slot| {
+        let put = self.entry_of(pfn).and_then(|entry| {
+            self.with_slot(entry, |area, slot| {
                 let word = area.word(slot);
-                if word.cached() != Some(pfn) || word.count() != 0 || !page.freeze(2) {
+                if word.cached() != Some(pfn) {
                     return None;
                 }
-                self.detach(area, slot, pfn, None);
-                Some(self.unuse(area, slot))
-            });
-            if let Some(after) = freed.flatten() {
+                if word.count() == 0 && page.freeze(2) {
+                    self.detach(area, slot, pfn, None);
+                    return Some((entry, Some(self.unuse(area, slot))));
+                }
+                // Under the lock, so that of two who do this the later one finds the cache alone.
+                let last = page.put();
+                debug_assert!(!last, "the cache holds a reference");
+                Some((entry, None))
+            })
+            .flatten()
+        });
+        match put {
+            Some((_, None)) => {}
+            Some((entry, Some(after))) => {
                 self.finish(entry, after);
                 self.source.free_pages(pfn);
-                return;
             }
-        }
-        if page.put() {
-            self.source.free_pages(pfn);
+            None if page.put() => self.source.free_pages(pfn),
+            None => {}
         }
     }
 }
