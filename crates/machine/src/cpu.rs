@@ -58,6 +58,11 @@ impl<'m> Cpus<'m> {
         Self { local: None, nr: 1 }
     }
 
+    /// True if there is one flow of control in all, so that nobody need pin.
+    pub const fn is_single(&self) -> bool {
+        self.local.is_none()
+    }
+
     /// How many there are.
     pub const fn len(&self) -> u16 {
         self.nr
@@ -141,12 +146,33 @@ impl<T> PerCpuSlot<T> {
             value: UnsafeCell::new(value),
         }
     }
+
+    /// Calls `f` with the value; `None` if it is in use further up the same call chain.
+    ///
+    /// # Safety
+    /// No other flow of control is in here until this returns.
+    #[inline(always)]
+    unsafe fn enter<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        if self.busy.get() {
+            return None;
+        }
+        self.busy.set(true);
+        let release = Release(&self.busy);
+        // SAFETY: no other flow is here, by this function's contract; `busy` keeps this flow itself
+        // from making a second reference.
+        let value = unsafe { &mut *self.value.get() };
+        let result = f(value);
+        drop(release);
+        Some(result)
+    }
 }
 
 /// A value for each CPU. Linux's `DEFINE_PER_CPU`; the memory is the caller's.
 pub struct PerCpu<'m, T> {
     cpus: Cpus<'m>,
     slots: &'m [PerCpuSlot<T>],
+    /// The first slot, if there is one flow of control in all: then nothing need be asked.
+    single: Option<&'m PerCpuSlot<T>>,
 }
 
 // SAFETY: a slot is reached only by a flow that is pinned to its CPU, so by one at a time, and in
@@ -162,7 +188,13 @@ impl<'m, T> PerCpu<'m, T> {
     /// If there are fewer slots than CPUs.
     pub fn new(cpus: Cpus<'m>, slots: &'m mut [PerCpuSlot<T>]) -> Self {
         assert!(slots.len() >= usize::from(cpus.nr), "a slot for each CPU");
-        Self { cpus, slots }
+        let slots = &*slots;
+        let single = slots.first().filter(|_| cpus.local.is_none());
+        Self {
+            cpus,
+            slots,
+            single,
+        }
     }
 
     /// The CPUs.
@@ -173,18 +205,47 @@ impl<'m, T> PerCpu<'m, T> {
     /// Calls `f` with this CPU's value; `None` if it is in use further up the same call chain.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        if let Some(slot) = self.single {
+            // SAFETY: there is one flow, by the contract of `Cpus::single`.
+            return unsafe { slot.enter(f) };
+        }
+        self.with_pinned(f)
+    }
+
+    /// As `with`, where the CPU must be asked for. Out of line: the two ways share no code.
+    #[inline(never)]
+    fn with_pinned<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let pin = self.cpus.pin();
         let slot = self.slots.get(usize::from(pin.cpu().0))?;
-        if slot.busy.replace(true) {
-            return None;
+        // SAFETY: this flow is pinned, so no other reaches the slot of its CPU.
+        unsafe { slot.enter(f) }
+    }
+
+    /// As [`PerCpu::with`], but does not mark the value as in use: for the shortest of paths.
+    ///
+    /// # Safety
+    /// `f` does not come back to this value, and neither does anything that it calls; it does not
+    /// panic.
+    #[inline(always)]
+    pub unsafe fn with_leaf<R>(&self, f: impl FnOnce(&mut T) -> Option<R>) -> Option<R> {
+        let leaf = |slot: &PerCpuSlot<T>| {
+            if slot.busy.get() {
+                return None;
+            }
+            // SAFETY: one flow, as in `with`; not in use further up, as `busy` says, nor further
+            // down, by this function's contract.
+            f(unsafe { &mut *slot.value.get() })
+        };
+        if let Some(slot) = self.single {
+            return leaf(slot);
         }
-        let release = Release(&slot.busy);
-        // SAFETY: this flow is pinned, so no other reaches the slot of its CPU; `busy` keeps this
-        // flow itself from making a second reference.
-        let value = unsafe { &mut *slot.value.get() };
-        let result = f(value);
-        drop(release);
-        Some(result)
+        // For the layout of the code only: asking costs more than the jump there.
+        core::hint::cold_path();
+        let local = self.cpus.local?;
+        let cpu = local.pin();
+        let result = self.slots.get(usize::from(cpu.0)).and_then(leaf);
+        local.unpin(cpu);
+        result
     }
 
     /// Calls `f` with the value of a CPU that does not run.
@@ -194,15 +255,8 @@ impl<'m, T> PerCpu<'m, T> {
     /// visible here: it was stopped, or never started.
     pub unsafe fn with_stopped<R>(&self, cpu: CpuId, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let slot = self.slots.get(usize::from(cpu.0))?;
-        if slot.busy.replace(true) {
-            return None;
-        }
-        let release = Release(&slot.busy);
-        // SAFETY: nobody runs there, by this function's contract; `busy` as in `with`.
-        let value = unsafe { &mut *slot.value.get() };
-        let result = f(value);
-        drop(release);
-        Some(result)
+        // SAFETY: nobody runs there, by this function's contract.
+        unsafe { slot.enter(f) }
     }
 }
 

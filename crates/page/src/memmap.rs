@@ -54,7 +54,14 @@ impl<'m> Memmap<'m> {
     /// The descriptor of `pfn`, or `None` outside the span.
     #[inline]
     pub fn try_page(&self, pfn: Pfn) -> Option<&'m Page> {
+        // A frame below the span wraps to one far above.
         self.pages
-            .get(pfn.as_u32().checked_sub(self.span.start().as_u32())? as usize)
+            .get(pfn.as_u32().wrapping_sub(self.span.start().as_u32()) as usize)
+    }
+
+    /// The descriptor of the `index`th frame of the span, or `None` behind its end.
+    #[inline]
+    pub fn nth(&self, index: usize) -> Option<&'m Page> {
+        self.pages.get(index)
     }
 }

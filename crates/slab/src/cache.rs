@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use vellum_machine::{Cpus, DirectMap, PerCpu, SpinLock, VmItem, VmStat};
 use vellum_object::ObjectSource;
 use vellum_page::{Memmap, Page, PageSource};
-use vellum_types::{GfpFlags, Pfn};
+use vellum_types::{GfpFlags, PAGE_SHIFT};
 
 /// What all caches of a system share.
 #[derive(Clone, Copy)]
@@ -68,6 +68,8 @@ pub struct KmemCache<'m> {
     pub(crate) cpus: PerCpu<'m, CpuSheaves<'m>>,
     pub(crate) memmap: Memmap<'m>,
     pub(crate) ram: DirectMap<'m>,
+    /// The address at which the first frame of the memmap is seen, in a mapping of all of them.
+    first_frame: usize,
     pub(crate) geometry: Geometry,
     /// The owner word of its slabs on node 0.
     pub(crate) owner: u32,
@@ -100,11 +102,15 @@ impl<'m> KmemCache<'m> {
             ctor,
             next,
         } = identity;
+        let memmap = ground.source.memmap();
+        let ram = ground.source.ram();
+        let frames = memmap.span().to_phys();
         let tunables = Tunables::new(&geometry, ground.sheaves.is_some());
         Self {
             cpus: PerCpu::new(cpus, parts.slots),
-            memmap: ground.source.memmap(),
-            ram: ground.source.ram(),
+            memmap,
+            ram,
+            first_frame: ram.ptr(frames.start(), frames.len()).as_ptr().addr(),
             geometry,
             owner,
             tunables,
@@ -151,9 +157,10 @@ impl<'m> KmemCache<'m> {
 
     #[inline(always)]
     pub(crate) fn alloc_at(&self, gfp: GfpFlags, site: Site) -> Option<NonNull<u8>> {
-        let object = match self.cpus.with(CpuSheaves::pop) {
-            Some(Some(object)) => object,
-            _ => self.alloc_slow(gfp, site)?,
+        // SAFETY: `pop` calls nobody.
+        let object = match unsafe { self.cpus.with_leaf(CpuSheaves::pop) } {
+            Some(object) => object,
+            None => self.alloc_slow(gfp, site)?,
         };
         if gfp.contains(GfpFlags::ZERO) {
             // SAFETY: the object is the caller's alone and has `size` bytes.
@@ -183,9 +190,14 @@ impl<'m> KmemCache<'m> {
     /// As `free`.
     #[inline(always)]
     pub(crate) unsafe fn free_at(&self, object: NonNull<u8>, site: Site) {
-        // 0 is nobody's owner word.
-        let owner = self.page_of(object).map_or(0, Page::owner);
-        if self.cpus.with(|cpu| cpu.push(object, owner)) != Some(true) {
+        let Some(page) = self.page_of(object) else {
+            // 0 is nobody's owner word.
+            return self.free_slow(object, 0, site);
+        };
+        let owner = page.owner();
+        let push = |cpu: &mut CpuSheaves<'_>| cpu.push(object, owner).then_some(());
+        // SAFETY: `push` calls nobody.
+        if unsafe { self.cpus.with_leaf(push) }.is_none() {
             self.free_slow(object, owner, site);
         }
     }
@@ -193,8 +205,9 @@ impl<'m> KmemCache<'m> {
     /// The descriptor of the page that `object` is in.
     #[inline(always)]
     pub(crate) fn page_of(&self, object: NonNull<u8>) -> Option<&'m Page> {
-        let phys = self.ram.phys_of(object)?;
-        self.memmap.try_page(Pfn::containing(phys)?)
+        // An address below the first wraps to one far above.
+        let into = object.as_ptr().addr().wrapping_sub(self.first_frame);
+        self.memmap.nth(into >> PAGE_SHIFT)
     }
 
     /// The counter that its pages are counted in.
