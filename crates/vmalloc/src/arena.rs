@@ -8,7 +8,7 @@ use vellum_object::{KBox, ObjectCache};
 use vellum_types::{OutOfMemory, PAGE_SIZE, VirtRange};
 
 /// Nodes that are kept for the next area rather than given back.
-const MAX_SPARE: usize = 32;
+const MAX_SPARE: usize = 512;
 
 /// Addresses that are free, in use, or wait for a flush.
 ///
@@ -119,6 +119,18 @@ impl<'m> Arena<'m> {
     pub(crate) fn give_back(&mut self, mut list: Link<'m>) {
         while let Some(mut node) = list {
             list = node.right.take();
+            // Neighbours that were freed one after the other go together.
+            while let Some(next) = list.as_deref_mut() {
+                if next.end == node.start {
+                    node.start = next.start;
+                } else if next.start == node.end {
+                    node.end = next.end;
+                } else {
+                    break;
+                }
+                let rest = next.right.take();
+                self.keep_link(core::mem::replace(&mut list, rest));
+            }
             for emptied in self.free.give(node) {
                 self.keep_link(emptied);
             }

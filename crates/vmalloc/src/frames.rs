@@ -1,6 +1,6 @@
 //! The frames of an area: blocks from anywhere, linked by their first pages.
 
-use vellum_page::{AllocRequest, PageSource};
+use vellum_page::{AllocRequest, Memmap, PageSource};
 use vellum_types::{GfpFlags, Order, OutOfMemory, Pfn};
 
 /// Blocks that together have a number of pages, in order. Each block's first [`vellum_page::Page`]
@@ -8,8 +8,28 @@ use vellum_types::{GfpFlags, Order, OutOfMemory, Pfn};
 ///
 /// Large blocks are asked for first and taken as they are: they cost less to take, to map and to
 /// free, and leave less fragmentation than as many single pages. If there are none, smaller ones do.
-pub(crate) fn take(source: &dyn PageSource, pages: u32, gfp: GfpFlags) -> Result<Pfn, OutOfMemory> {
-    let memmap = source.memmap();
+#[inline]
+pub(crate) fn take(
+    source: &dyn PageSource,
+    memmap: Memmap<'_>,
+    pages: u32,
+    gfp: GfpFlags,
+) -> Result<Pfn, OutOfMemory> {
+    if pages > 1 {
+        return take_blocks(source, memmap, pages, gfp);
+    }
+    let order = Order::ZERO;
+    let frame = source.alloc_pages(AllocRequest { order, gfp })?;
+    memmap.page(frame).set_next(Pfn::NONE);
+    Ok(frame)
+}
+
+fn take_blocks(
+    source: &dyn PageSource,
+    memmap: Memmap<'_>,
+    pages: u32,
+    gfp: GfpFlags,
+) -> Result<Pfn, OutOfMemory> {
     let (mut first, mut last) = (Pfn::NONE, Pfn::NONE);
     let mut left = pages;
     let mut most = Order::MAX;
@@ -28,7 +48,7 @@ pub(crate) fn take(source: &dyn PageSource, pages: u32, gfp: GfpFlags) -> Result
                     continue;
                 }
                 None => {
-                    give(source, first);
+                    give(source, memmap, first);
                     return Err(error);
                 }
             },
@@ -46,8 +66,8 @@ pub(crate) fn take(source: &dyn PageSource, pages: u32, gfp: GfpFlags) -> Result
 }
 
 /// Frees the blocks from `first` on.
-pub(crate) fn give(source: &dyn PageSource, first: Pfn) {
-    let memmap = source.memmap();
+#[inline]
+pub(crate) fn give(source: &dyn PageSource, memmap: Memmap<'_>, first: Pfn) {
     let mut block = first;
     while block != Pfn::NONE {
         let next = memmap.page(block).next();
@@ -57,9 +77,15 @@ pub(crate) fn give(source: &dyn PageSource, first: Pfn) {
 }
 
 /// The blocks from `first` on: first frame and pages.
-pub(crate) fn blocks(source: &dyn PageSource, first: Pfn) -> impl Iterator<Item = (Pfn, u32)> {
-    let memmap = source.memmap();
-    let next = move |block: Pfn| (block != Pfn::NONE).then_some(block);
-    core::iter::successors(next(first), move |block| next(memmap.page(*block).next()))
-        .map(move |block| (block, memmap.page(block).order().pages()))
+#[inline]
+pub(crate) fn blocks(memmap: Memmap<'_>, first: Pfn) -> impl Iterator<Item = (Pfn, u32)> {
+    let mut block = first;
+    core::iter::from_fn(move || {
+        if block == Pfn::NONE {
+            return None;
+        }
+        let page = memmap.page(block);
+        let this = core::mem::replace(&mut block, page.next());
+        Some((this, page.order().pages()))
+    })
 }

@@ -56,6 +56,13 @@ impl VmapNode<'_> {
         self.longest = self.len().max(left.1).max(right.1);
     }
 
+    /// It is shorter than it was; nothing changed below it.
+    #[inline]
+    pub(crate) fn shrunk(&mut self) {
+        let below = longest(&self.left).max(longest(&self.right));
+        self.longest = self.len().max(below);
+    }
+
     /// Checks this node and all below it, whose addresses must lie in `low..high`; returns how many
     /// nodes these are.
     pub(crate) fn validate(&self, low: u64, high: u64) -> Result<usize, &'static str> {

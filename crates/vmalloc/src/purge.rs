@@ -33,11 +33,22 @@ impl<M: Machine, F: Format> Vmalloc<'_, M, F> {
         let (mut low, mut high) = (u64::MAX, 0);
         let mut link = list.as_deref();
         while let Some(node) = link {
-            (low, high) = (low.min(node.start), high.max(node.end));
-            state
-                .tables
-                .unmap(VirtAddr::new(node.start), node.area.pages);
+            // Neighbours that were freed one after the other, guards included, are one stretch.
+            let (mut start, mut end) = (node.start, node.end);
             link = node.right.as_deref();
+            while let Some(next) = link {
+                if next.end == start {
+                    start = next.start;
+                } else if next.start == end {
+                    end = next.end;
+                } else {
+                    break;
+                }
+                link = next.right.as_deref();
+            }
+            (low, high) = (low.min(start), high.max(end));
+            let pages = (end - start) / PAGE_SIZE;
+            state.tables.unmap(VirtAddr::new(start), pages);
         }
         drop(state);
         if let Some(range) = VirtRange::new(VirtAddr::new(low), VirtAddr::new(high)) {
@@ -59,7 +70,7 @@ impl<M: Machine, F: Format> Vmalloc<'_, M, F> {
     fn free_frames(&self, list: &Link<'_>) {
         let mut link = list.as_deref();
         while let Some(node) = link {
-            frames::give(self.source, node.area.first);
+            frames::give(self.source, self.memmap, node.area.first);
             link = node.right.as_deref();
         }
     }

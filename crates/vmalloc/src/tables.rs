@@ -136,13 +136,13 @@ impl<'m, F: Format> KernelTables<'m, F> {
         Ok(self.table.map_huge(va, pte, 1).is_ok())
     }
 
-    /// Clears all entries of `pages` pages from `va`. The flush is the caller's duty.
-    pub(crate) fn unmap(&mut self, mut va: VirtAddr, pages: u32) {
+    /// Clears all entries of `pages` pages from `va`, where there are any. The flush is the caller's duty.
+    pub(crate) fn unmap(&mut self, mut va: VirtAddr, pages: u64) {
         let mut left = pages;
         while left > 0 {
-            let run = self.unmap_some(va, left);
+            let run = self.unmap_some(va, left.min(u64::from(u32::MAX)) as u32);
             va = va + u64::from(run) * PAGE_SIZE;
-            left -= run.min(left);
+            left -= u64::from(run);
         }
     }
 

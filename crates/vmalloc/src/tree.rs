@@ -87,10 +87,7 @@ impl<'m> Tree<'m> {
     /// not needed any more: two, one or none.
     pub(crate) fn give(&mut self, mut node: KBox<'m, VmapNode<'m>>) -> [Link<'m>; 2] {
         let (start, end) = (node.start, node.end);
-        let below = start.checked_sub(1).and_then(|addr| self.find(addr));
-        let below = below.map(|node| node.start);
-        let above = self.find(end).map(|node| (node.start, node.end));
-        match (below, above) {
+        match self.touching(start, end) {
             (None, None) => {
                 node.set_range(start, end);
                 self.insert(node);
@@ -110,6 +107,29 @@ impl<'m> Tree<'m> {
                 [Some(node), emptied]
             }
         }
+    }
+
+    /// The start of the run that ends at `start`, and the bounds of the one that starts at `end`.
+    fn touching(&self, start: u64, end: u64) -> (Option<u64>, Option<(u64, u64)>) {
+        let (mut below, mut above) = (None, None);
+        let mut link = self.root.as_deref();
+        while let Some(node) = link {
+            if node.end <= start {
+                below = Some(node);
+                link = node.right.as_deref();
+            } else {
+                above = Some(node);
+                link = node.left.as_deref();
+            }
+        }
+        (
+            below
+                .filter(|node| node.end == start)
+                .map(|node| node.start),
+            above
+                .filter(|node| node.start == end)
+                .map(|node| (node.start, node.end)),
+        )
     }
 
     /// Calls `f` with each node in order of address, until it breaks.
@@ -168,7 +188,11 @@ fn remove_below<'m>(link: &mut Link<'m>, start: u64) -> Link<'m> {
 /// Takes the top node out of its subtree.
 fn take_top<'m>(link: &mut Link<'m>) -> Link<'m> {
     let mut node = link.take()?;
-    *link = join(node.left.take(), node.right.take());
+    *link = match (node.left.take(), node.right.take()) {
+        (None, None) => None,
+        (Some(only), None) | (None, Some(only)) => Some(only),
+        (left, right) => join(left, right),
+    };
     Some(node)
 }
 
@@ -205,8 +229,16 @@ fn carve_below<'m>(
                 *emptied = take_top(link);
                 return Some(at);
             }
-            (true, false) => top.start = at + size,
-            (false, true) => top.end = at,
+            (true, false) => {
+                top.start = at + size;
+                top.shrunk();
+                return Some(at);
+            }
+            (false, true) => {
+                top.end = at;
+                top.shrunk();
+                return Some(at);
+            }
             (false, false) => {
                 let mut rest = spare.take()?;
                 rest.set_range(at + size, end);

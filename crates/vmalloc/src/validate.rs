@@ -55,7 +55,7 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
         first: vellum_types::Pfn,
     ) -> Result<(), &'static str> {
         let mut at = VirtAddr::new(start);
-        for (block, pages) in frames::blocks(self.source, first) {
+        for (block, pages) in frames::blocks(self.memmap, first) {
             for page in 0..pages {
                 if state.tables.frame(at) != Some(block + page) {
                     return Err("vmalloc: an area does not map its frames");

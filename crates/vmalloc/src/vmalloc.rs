@@ -11,7 +11,7 @@ use core::panic::Location;
 use core::sync::atomic::{AtomicU64, Ordering};
 use vellum_machine::{LockRank, Machine, SpinGuard, SpinLock, Trace, VmStat};
 use vellum_object::ObjectCache;
-use vellum_page::PageSource;
+use vellum_page::{Memmap, PageSource};
 use vellum_page_table::{Format, PageTable, TlbGather};
 use vellum_types::{GfpFlags, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, SpaceId, VirtAddr, VirtRange};
 
@@ -29,6 +29,7 @@ pub(crate) struct State<'m, F: Format> {
 pub struct Vmalloc<'m, M: Machine, F: Format> {
     pub(crate) machine: &'m M,
     pub(crate) source: &'m dyn PageSource,
+    pub(crate) memmap: Memmap<'m>,
     vmstat: &'m VmStat,
     layout: KernelLayout,
     pub(crate) state: SpinLock<State<'m, F>>,
@@ -60,6 +61,7 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
         let this = Self {
             machine,
             source,
+            memmap: source.memmap(),
             vmstat,
             layout,
             state: SpinLock::new(
@@ -162,14 +164,14 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
         let pages = self.check(request.size, request.align)?;
         let zero = request.gfp.contains(GfpFlags::ZERO);
         let gfp = request.gfp.difference(GfpFlags::ZERO);
-        let first = match frames::take(self.source, pages, gfp) {
+        let first = match frames::take(self.source, self.memmap, pages, gfp) {
             Ok(first) => first,
             // Frames that wait for a flush are frames too.
             Err(error) if self.purge() == 0 => return Err(error.into()),
-            Err(_) => frames::take(self.source, pages, gfp)?,
+            Err(_) => frames::take(self.source, self.memmap, pages, gfp)?,
         };
         if zero {
-            for (block, pages) in frames::blocks(self.source, first) {
+            for (block, pages) in frames::blocks(self.memmap, first) {
                 if let Some(frames) = PfnRange::from_len(block, pages) {
                     self.machine.zero_pages(frames);
                 }
@@ -188,7 +190,7 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
         let start = match self.reserve(align, area) {
             Ok(reserved) => reserved,
             Err(error) => {
-                frames::give(self.source, first);
+                frames::give(self.source, self.memmap, first);
                 return Err(error);
             }
         };
@@ -197,7 +199,7 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
         let tables = &mut state.tables;
         let mut at = VirtAddr::new(start);
         let mut result = Ok(());
-        for (block, pages) in frames::blocks(self.source, first) {
+        for (block, pages) in frames::blocks(self.memmap, first) {
             result = if area.huge {
                 tables
                     .map_huge(at, block, pages, self.machine, self.source)
@@ -221,9 +223,11 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
     #[track_caller]
     pub fn vmap(&self, frames: &[Pfn]) -> Result<VirtAddr, VmallocError> {
         let caller = Location::caller();
-        let memmap = self.source.memmap();
         let pages = self.check(frames.len() as u64 * PAGE_SIZE, PAGE_SIZE)?;
-        if frames.iter().any(|pfn| memmap.try_page(*pfn).is_none()) {
+        if frames
+            .iter()
+            .any(|pfn| self.memmap.try_page(*pfn).is_none())
+        {
             return Err(VmallocError::Invalid);
         }
         let area = Area {
@@ -303,7 +307,7 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
             return Err(VmallocError::Invalid);
         }
         let pages = size.div_ceil(PAGE_SIZE);
-        if pages > u64::from(self.source.memmap().span().len()) {
+        if pages > u64::from(self.memmap.span().len()) {
             return Err(VmallocError::OutOfMemory);
         }
         Ok(pages as u32)
