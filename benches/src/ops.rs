@@ -1,13 +1,14 @@
 //! The operations. Each sets up what it needs independently of `n`, then repeats.
 
 use crate::machine::BenchMachine;
+use crate::swap;
 use std::alloc::Layout;
 use vellum_machine::{CpuLocal, Cpus};
 use vellum_page::{AllocRequest, PageSource};
 use vellum_page_table::X86_64FourLevel;
-use vellum_slab::{CacheFlags, KmemCache, SlabAllocator};
+use vellum_slab::{CacheFlags, Kmalloc, KmemCache, SlabAllocator};
 use vellum_system::{FaultInfo, FileRef, MmRef, MmapRequest, System};
-use vellum_types::{Access, CpuId, FileId, Order, PAGE_SIZE, VirtAddr};
+use vellum_types::{Access, CpuId, FileId, GfpFlags, Order, PAGE_SIZE, VirtAddr};
 use vellum_vmalloc::{KernelLayout, Vmalloc};
 
 type Bench<'m> = System<'m, BenchMachine>;
@@ -126,6 +127,27 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         "fork + exit, per resident page (of 1024)",
         fork_exit,
     ),
+    (
+        "swap-slot",
+        "a page takes a swap slot, enters the swap cache and leaves both",
+        swap::slot,
+    ),
+    (
+        "swap-dup-free",
+        "one more table entry for a slot, and one fewer",
+        swap::dup,
+    ),
+    (
+        "swap-out-in",
+        "a page out and back, frames included, device excluded",
+        swap::out_in,
+    ),
+    (
+        "swap-out-zram",
+        "a page to compressed memory, compressor excluded, slot freed; frame included",
+        swap::out_zram,
+    ),
+    ("swap-out-in-zram", "the same, and back", swap::out_in_zram),
 ];
 
 const ANON: u32 = 0x22;
@@ -280,6 +302,16 @@ fn kmem_cache_miss(system: &Bench<'_>, n: u64) {
             // SAFETY: allocated above, and used by nobody.
             unsafe { cache.free(object) };
         }
+    }
+}
+
+fn kmalloc(system: &Bench<'_>, n: u64) {
+    let kmalloc = Kmalloc::boot(system.slab()).expect("memory");
+    for _ in 0..n {
+        let size = std::hint::black_box(64);
+        let memory = kmalloc.alloc(size, GfpFlags::KERNEL).expect("memory");
+        // SAFETY: allocated above, and used by nobody.
+        unsafe { kmalloc.free(std::hint::black_box(memory)) };
     }
 }
 

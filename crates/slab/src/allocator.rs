@@ -335,6 +335,16 @@ impl<'m> SlabAllocator<'m> {
         self.all().try_for_each(KmemCache::validate)
     }
 
+    pub(crate) const fn source(&self) -> &'m dyn PageSource {
+        self.ground.source
+    }
+    pub(crate) const fn vmstat(&self) -> &'m VmStat {
+        self.ground.vmstat
+    }
+    pub(crate) const fn cache_of_caches(&self) -> &'m KmemCache<'m> {
+        self.caches
+    }
+
     /// Living and destroyed caches but the cache of caches.
     fn all(&self) -> impl Iterator<Item = &'m KmemCache<'m>> + use<'m> {
         // Bound here: the lock is not held while the list, which only grows in front, is walked.

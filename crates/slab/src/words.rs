@@ -21,6 +21,8 @@ const NODE_MASK: u32 = 7 << NODE_SHIFT;
 pub(crate) const MAX_NODES: usize = 8;
 /// The most caches of a system.
 pub(crate) const MAX_CACHES: u32 = 1 << CLASS_SHIFT;
+/// The owner word of pages that kmalloc gave out as they are.
+pub(crate) const LARGE: u32 = OWNED | 0xff << CLASS_SHIFT;
 
 /// The owner word of a cache's slabs on node 0. `class`: its place in kmalloc's table plus one, or 0.
 pub(crate) const fn owner_word(id: u32, class: u8) -> u32 {

@@ -2,7 +2,9 @@
 
 mod corruption;
 mod failure;
+mod flags;
 mod handles;
+mod kmalloc;
 mod model;
 // The same host RAM as the page tables are tested on.
 #[path = "../../../page-table/tests/suite/ram.rs"]
