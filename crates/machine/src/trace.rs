@@ -127,6 +127,12 @@ impl<'m> Trace<'m> {
         }
     }
 
+    /// True if anybody listens to anything.
+    #[inline]
+    pub const fn is_on(&self) -> bool {
+        self.mask != 0
+    }
+
     /// Reports an event. Costs one test when nobody listens.
     #[inline]
     pub fn emit(&self, event: TraceEvent) {

@@ -2,13 +2,17 @@
 
 use crate::frames::Frames;
 use crate::free_area::ListEnd;
+use crate::hooks::{Hook, Hooks};
 use crate::inject::FailSwitch;
 use crate::node::Node;
-use crate::watermark::{self, Level, Reserves};
+use crate::pcp::{self, CpuSet};
+use crate::watermark;
 use crate::zone::{Zone, ZoneInfo};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use vellum_machine::{DirectMap, Trace, TraceEvent, VmEvent, VmItem, VmStat};
-use vellum_page::{AllocRequest, Memmap, Page, PageSource, PageState};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use vellum_machine::{
+    Cpus, DirectMap, LockRank, SpinLock, Trace, TraceEvent, VmEvent, VmItem, VmStat,
+};
+use vellum_page::{AllocRequest, Memmap, Page, PageFlags, PageSource, PageState};
 use vellum_types::{GfpFlags, MigrateType, Order, OutOfMemory, PAGE_SIZE, Pfn, ZoneType};
 
 /// What freed pages are filled with when [`PageAllocator::set_poison`] is on. Linux's `PAGE_POISON`.
@@ -19,29 +23,47 @@ pub struct PageAllocator<'m> {
     node: Node,
     pub(crate) frames: Frames<'m>,
     ram: DirectMap<'m>,
+    cpus: Cpus<'m>,
+    /// The lists of all CPUs. Each changes its own, see `with_set`.
+    pub(crate) cpu_sets: &'m [CpuSet],
+    /// The lists of the first CPU.
+    first_set: &'m CpuSet,
     pub(crate) vmstat: &'m VmStat,
     trace: Trace<'m>,
+    hooks: Hooks,
     fail: FailSwitch,
-    poison: AtomicBool,
+    /// The order wanted from reclaim and one more; 0 if none.
+    kswapd: AtomicU8,
+    /// For each zone, allocations and frees on per-CPU lists that `vmstat` knows of.
+    pub(crate) folded: SpinLock<[[u64; 2]; ZoneType::COUNT]>,
     min_free_kbytes: AtomicU64,
 }
 
 impl<'m> PageAllocator<'m> {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         node: Node,
         frames: Frames<'m>,
         ram: DirectMap<'m>,
+        (cpus, cpu_sets): (Cpus<'m>, &'m [CpuSet]),
         vmstat: &'m VmStat,
         trace: Trace<'m>,
     ) -> Self {
+        let hooks = Hooks::new();
+        hooks.set(Hook::Trace, trace.is_on());
+        hooks.set(Hook::Cpus, !cpus.is_single());
         Self {
             node,
             frames,
             ram,
+            cpus,
+            cpu_sets,
+            first_set: &cpu_sets[0],
             vmstat,
             trace,
+            hooks,
             fail: FailSwitch::off(),
-            poison: AtomicBool::new(false),
+            kswapd: AtomicU8::new(0),
+            folded: SpinLock::new(LockRank::Zone, [[0; 2]; ZoneType::COUNT]),
             min_free_kbytes: AtomicU64::new(0),
         }
     }
@@ -55,11 +77,12 @@ impl<'m> PageAllocator<'m> {
         self.node.zones().filter(|zone| zone.span.is_some())
     }
 
-    /// Free pages of all zones.
+    /// Pages that nobody uses: those of all zones, and those on the lists of all CPUs. The latter are
+    /// not part of the counter `nr_free_pages`, as on Linux.
     pub fn nr_free_pages(&self) -> u64 {
-        self.present_zones()
-            .map(|zone| zone.lock().areas.pages())
-            .sum()
+        let zones = self.present_zones();
+        let in_zones: u64 = zones.map(|zone| zone.lock().areas.pages()).sum();
+        in_zones + self.nr_per_cpu_pages()
     }
 
     /// Pages that were ever given to the allocator. Linux's `totalram_pages`.
@@ -115,101 +138,198 @@ impl<'m> PageAllocator<'m> {
     /// For tests: after `n` more successes every allocation fails, until called with `None`.
     pub fn fail_after(&self, n: Option<u64>) {
         self.fail.set(n);
+        self.hooks.set(Hook::Fail, n.is_some());
     }
 
     /// For debugging: fill pages with [`PAGE_POISON`] as they are freed, so that use after free
     /// shows. Linux's `page_poison=1`.
     pub fn set_poison(&self, on: bool) {
-        self.poison.store(on, Ordering::Relaxed);
+        self.hooks.set(Hook::Poison, on);
     }
 
-    /// Takes a block from the first zone that may and can give one.
-    #[inline(always)]
-    fn take_block(&self, order: Order, gfp: GfpFlags) -> Option<Pfn> {
-        self.take_above(Level::Low, order, gfp)
-            .or_else(|| cold_path(|| self.take_above(Level::Min, order, gfp)))
-    }
-
-    #[inline(always)]
-    fn take_above(&self, level: Level, order: Order, gfp: GfpFlags) -> Option<Pfn> {
-        let highest = gfp.highest_zone();
-        let migrate_type = gfp.migrate_type();
-        let reserves = Reserves::of(gfp);
-        let frames = self.frames;
-        for zone in self.node.zonelist(highest) {
-            let mut state = zone.lock();
-            let reserve = zone.lowmem_reserve[highest.index()];
-            let free = state.areas.pages();
-            if !watermark::allows(&state.marks, level, reserves, reserve, free, order) {
-                continue;
-            }
-            let Some(pfn) = state.areas.take(frames, order, migrate_type) else {
-                continue;
-            };
-            // Still under the lock: nobody may see a Free page that is on no list.
-            let page = frames.page(pfn);
-            page.set_owner(0);
-            page.set_refcount(1);
-            page.set_state_order(PageState::Allocated, order);
-            drop(state);
-            self.vmstat
-                .count_many(alloc_event(zone.zone_type), u64::from(order.pages()));
-            self.vmstat
-                .sub(VmItem::NrFreePages, u64::from(order.pages()));
-            return Some(pfn);
+    /// Asks for reclaim in the background, until `order` can be had.
+    pub(crate) fn wake_kswapd(&self, order: Order) {
+        // Relaxed: a hint. Two wakers may overwrite each other, and the next request wakes again.
+        if self.kswapd.load(Ordering::Relaxed) < order.as_u8() + 1 {
+            self.kswapd.store(order.as_u8() + 1, Ordering::Relaxed);
         }
-        None
     }
 
-    /// As `take_block`; kept out of line so that the path for single pages stays short.
-    #[inline(never)]
-    fn take_large(&self, order: Order, gfp: GfpFlags) -> Option<Pfn> {
-        self.take_block(order, gfp)
+    /// The largest order for which somebody found a zone below its low mark, since the last call of
+    /// [`PageAllocator::kswapd_served`]; `None` if nobody did. Linux: `wakeup_kswapd`.
+    pub fn kswapd_wanted(&self) -> Option<Order> {
+        Order::new(self.kswapd.load(Ordering::Relaxed).checked_sub(1)?)
     }
 
-    /// Takes back the block at `pfn`, which is allocated and of `order`.
-    #[inline(always)]
-    fn give_block(&self, pfn: Pfn, order: Order) {
+    /// Reclaim has done what was wanted.
+    pub fn kswapd_served(&self) {
+        self.kswapd.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes back the block at `pfn`, which is allocated and of `order`, past this CPU's lists.
+    fn give_block(&self, pfn: Pfn, page: &Page, order: Order) {
         let frames = self.frames;
-        if self.poison.load(Ordering::Relaxed) {
-            self.ram.fill_pages(pfn, order.pages(), PAGE_POISON);
-        }
         // Before the lock: the frames are the caller's alone until they are on a list.
-        wipe(frames.page(pfn));
+        wipe(page);
+        let pages = u64::from(order.pages());
+        self.vmstat.count_many(VmEvent::PgFree, pages);
+        // Before the block can be taken again, so that the counter never drops below zero.
+        self.vmstat.add(VmItem::NrFreePages, pages);
+        let zone = self.zone_of(pfn);
+        zone.lock().areas.give(frames, pfn, order, ListEnd::Head);
+    }
+
+    /// Tails are left as they were found, so that nothing need be done to them; an owner that uses them
+    /// says so.
+    #[inline]
+    fn check_tails(&self, pfn: Pfn, page: &Page, order: Order) {
+        if page.state() == PageState::Slab || page.flags().contains(PageFlags::HEAD) {
+            self.wipe_tails(pfn, order);
+        }
+        debug_assert!(
+            (1..order.pages()).all(|at| is_clean_tail(self.frames.page(pfn + at))),
+            "the owner of {pfn:?} left something in its tails and did not set HEAD"
+        );
+    }
+
+    fn wipe_tails(&self, pfn: Pfn, order: Order) {
         for at in 1..order.pages() {
-            let page = frames.page(pfn + at);
+            let page = self.frames.page(pfn + at);
             wipe(page);
             page.set_owner(0);
             page.set_state(PageState::Tail);
         }
-        self.vmstat
-            .count_many(VmEvent::PgFree, u64::from(order.pages()));
-        // Before the block can be taken again, so that the counter never drops below zero.
-        self.vmstat
-            .add(VmItem::NrFreePages, u64::from(order.pages()));
-        let zone = self.node.zone_of(pfn);
-        zone.lock().areas.give(frames, pfn, order, ListEnd::Head);
     }
 
-    /// As `give_block`; kept out of line so that the path for single pages stays short.
+    /// Everything that is not the common case of an allocation.
     #[inline(never)]
-    fn give_large(&self, pfn: Pfn, order: Order) {
-        self.give_block(pfn, order);
+    fn alloc_slow(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory> {
+        let AllocRequest { order, gfp } = request;
+        if self.fail.trips() {
+            return Err(OutOfMemory);
+        }
+        let pfn = self.take(order, gfp).ok_or(OutOfMemory)?;
+        if gfp.contains(GfpFlags::ZERO) {
+            self.ram.fill_pages(pfn, order.pages(), 0);
+        }
+        let migrate_type = gfp.migrate_type();
+        self.trace.emit(TraceEvent::MmPageAlloc {
+            pfn,
+            order,
+            gfp,
+            migrate_type,
+        });
+        Ok(pfn)
+    }
+
+    /// Everything that is not the common case of a free.
+    #[inline(never)]
+    fn free_slow(&self, pfn: Pfn) {
+        let (page, order) = self.allocated(pfn);
+        self.trace.emit(TraceEvent::MmPageFree { pfn, order });
+        if self.hooks.has(Hook::Poison) {
+            self.ram.fill_pages(pfn, order.pages(), PAGE_POISON);
+        }
+        if order != Order::ZERO {
+            self.check_tails(pfn, page, order);
+        }
+        if !self.keep(pfn, page, order) {
+            self.give_block(pfn, page, order);
+        }
+    }
+
+    /// Calls `f` with the lists of this CPU, which nobody else changes meanwhile.
+    #[inline(always)]
+    pub(crate) fn with_set<R>(&self, f: impl FnOnce(&CpuSet) -> R) -> R {
+        let pin = self.cpus.pin();
+        f(&self.cpu_sets[usize::from(pin.cpu().0)])
+    }
+
+    /// Puts a block on this CPU's lists. False if it must go to its zone at once.
+    #[inline]
+    fn keep(&self, pfn: Pfn, page: &Page, order: Order) -> bool {
+        let list = pcp::list_of_order(usize::from(self.frames.list_of(pfn)), order);
+        if list >= pcp::LISTS {
+            return false;
+        }
+        if self.with_set(|own| own.push(self.frames, page, pfn, list, order)) {
+            self.relieve(list);
+        }
+        true
+    }
+
+    /// As `alloc_slow`, for a block that is not a single page, when nothing is switched on.
+    #[inline(never)]
+    fn alloc_large(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory> {
+        let AllocRequest { order, gfp } = request;
+        if !gfp.contains(GfpFlags::ZERO)
+            && self.hooks.none()
+            && let Some(pfn) = self.first_set.pop_order(self.frames, gfp, order)
+        {
+            return Ok(pfn);
+        }
+        self.alloc_slow(request)
+    }
+
+    /// A single page that follows the one freed before.
+    #[inline(never)]
+    fn free_run(&self, pfn: Pfn, page: &Page, list: usize) {
+        if self
+            .first_set
+            .push(self.frames, page, pfn, list, Order::ZERO)
+        {
+            self.relieve(list);
+        }
+    }
+
+    /// As `free_slow`, the same way.
+    #[inline(never)]
+    fn free_large(&self, pfn: Pfn, page: &Page) {
+        if self.hooks.none()
+            && let Ok(order) = page.allocated_order()
+        {
+            let list = pcp::list_of_order(usize::from(self.frames.list_of(pfn)), order);
+            if list < pcp::LISTS {
+                self.check_tails(pfn, page, order);
+                if self.first_set.push(self.frames, page, pfn, list, order) {
+                    self.relieve(list);
+                }
+                return;
+            }
+        }
+        self.free_slow(pfn);
     }
 
     /// The order of the allocated block at `pfn`.
-    #[inline]
-    fn allocated_order(&self, pfn: Pfn) -> Order {
+    fn allocated(&self, pfn: Pfn) -> (&'m Page, Order) {
         let Some(page) = self.frames.memmap.try_page(pfn) else {
             not_allocated(pfn, None)
         };
-        match page.state() {
-            state @ (PageState::Reserved
-            | PageState::Free
-            | PageState::PerCpu
-            | PageState::Tail) => not_allocated(pfn, Some(state)),
-            _ => page.order(),
+        match page.allocated_order() {
+            Ok(order) => (page, order),
+            Err(state) => not_allocated(pfn, Some(state)),
         }
+    }
+
+    /// The zones that may serve an allocation whose highest allowed zone is `highest`, best first.
+    #[inline]
+    pub(crate) fn zonelist(&self, highest: ZoneType) -> impl Iterator<Item = &Zone> {
+        self.node.zonelist(highest)
+    }
+
+    #[inline(always)]
+    pub(crate) fn zone_of(&self, pfn: Pfn) -> &Zone {
+        self.node.zone_of(pfn)
+    }
+
+    /// The number of a zone among all of the machine.
+    #[inline(always)]
+    pub(crate) fn zone_index(&self, zone: &Zone) -> usize {
+        zone.zone_type.index()
+    }
+
+    pub(crate) fn zone_by_index(&self, index: usize) -> &Zone {
+        self.node.zone(index)
     }
 }
 
@@ -224,41 +344,41 @@ impl PageSource for PageAllocator<'_> {
     #[inline]
     fn alloc_pages(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory> {
         let AllocRequest { order, gfp } = request;
-        if self.fail.trips() {
-            return Err(OutOfMemory);
+        if order != Order::ZERO {
+            return self.alloc_large(request);
         }
-        let pfn = if order == Order::ZERO {
-            self.take_block(Order::ZERO, gfp)
-        } else {
-            self.take_large(order, gfp)
+        if !gfp.contains(GfpFlags::ZERO)
+            && self.hooks.none()
+            && let Some(pfn) = self.first_set.pop(self.frames, gfp)
+        {
+            return Ok(pfn);
         }
-        .ok_or(OutOfMemory)?;
-        if gfp.contains(GfpFlags::ZERO) {
-            self.ram.fill_pages(pfn, order.pages(), 0);
-        }
-        let migrate_type = gfp.migrate_type();
-        self.trace.emit(TraceEvent::MmPageAlloc {
-            pfn,
-            order,
-            gfp,
-            migrate_type,
-        });
-        Ok(pfn)
+        self.alloc_slow(request)
     }
 
     #[inline]
     fn free_pages(&self, pfn: Pfn) {
-        let order = self.allocated_order(pfn);
-        self.trace.emit(TraceEvent::MmPageFree { pfn, order });
-        if order == Order::ZERO {
-            self.give_block(pfn, Order::ZERO);
-        } else {
-            self.give_large(pfn, order);
+        let Some(page) = self.frames.memmap.try_page(pfn) else {
+            return self.free_slow(pfn);
+        };
+        if !page.is_single() {
+            return self.free_large(pfn, page);
         }
+        let list = usize::from(self.frames.list_of(pfn));
+        if self.hooks.none() && list < pcp::PER_ORDER {
+            if self
+                .first_set
+                .push(self.frames, page, pfn, list, Order::ZERO)
+            {
+                self.relieve(list);
+            }
+            return;
+        }
+        self.free_slow(pfn);
     }
 
     fn split_page(&self, pfn: Pfn) {
-        let order = self.allocated_order(pfn);
+        let (_, order) = self.allocated(pfn);
         for at in 0..order.pages() {
             let page = self.frames.page(pfn + at);
             page.set_refcount(1);
@@ -283,14 +403,13 @@ fn wipe(page: &Page) {
     page.set_index(0);
 }
 
-/// Calls `f` in a way that tells the compiler how seldom this happens.
-#[cold]
-#[inline(never)]
-fn cold_path<T>(f: impl FnOnce() -> T) -> T {
-    f()
+/// True if a frame inside a block is as every owner must leave it.
+fn is_clean_tail(page: &Page) -> bool {
+    page.state() == PageState::Tail
+        && (page.refcount(), page.mapcount(), page.owner(), page.index()) == (0, 0, 0, 0)
 }
 
-const fn alloc_event(zone_type: ZoneType) -> VmEvent {
+pub(crate) const fn alloc_event(zone_type: ZoneType) -> VmEvent {
     match zone_type {
         ZoneType::Dma => VmEvent::PgAllocDma,
         ZoneType::Dma32 => VmEvent::PgAllocDma32,

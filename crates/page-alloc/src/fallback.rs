@@ -6,7 +6,7 @@
 //! claims the whole pageblock for its mobility if most of it is free or of its own kind; only if
 //! that fails does it take single pages, from the smallest foreign block.
 
-use crate::frames::{Frames, PAGEBLOCK_ORDER};
+use crate::frames::{Frames, Kind, PAGEBLOCK_ORDER};
 use crate::free_area::{FreeAreas, ListEnd};
 use vellum_page::PageState;
 use vellum_types::{MigrateType, Order, Pfn};
@@ -31,14 +31,16 @@ pub(crate) fn take(
     migrate_type: MigrateType,
 ) -> Option<Pfn> {
     if claim_largest(areas, frames, order, migrate_type) {
-        let from = areas.smallest(order, migrate_type)?;
-        return Some(areas.take_from(frames, from, order, migrate_type));
+        let kind = Kind::of(migrate_type);
+        let from = areas.smallest(order, kind)?;
+        return Some(areas.take_from(frames, from, order, kind));
     }
     // The rest of the block stays on the lender's lists: its pageblock was not claimed.
     for from in Order::all().skip(order.index()) {
         for lender in lenders(migrate_type) {
-            if areas.list(from, lender).count != 0 {
-                return Some(areas.take_from(frames, from, order, lender));
+            let kind = Kind::of(lender);
+            if areas.is_marked(from, kind) {
+                return Some(areas.take_from(frames, from, order, kind));
             }
         }
     }
@@ -64,7 +66,7 @@ fn claim_largest(
         }
         for lender in lenders(migrate_type) {
             // The last block: the lender goes on from the head of its list, undisturbed.
-            let pfn = areas.list(from, lender).tail;
+            let pfn = areas.list(from, Kind::of(lender)).tail;
             if pfn != Pfn::NONE && claim(areas, frames, pfn, from, migrate_type) {
                 return true;
             }
@@ -84,7 +86,7 @@ fn claim(
     if order >= PAGEBLOCK_ORDER {
         areas.unlink(frames, pfn, order);
         frames.set_migrate_type(pfn, order, migrate_type);
-        areas.push(frames, pfn, order, migrate_type, ListEnd::Head);
+        areas.push(frames, pfn, order, Kind::of(migrate_type), ListEnd::Head);
         return true;
     }
     let usage = PageblockUsage::of(frames, pfn);
@@ -97,12 +99,23 @@ fn claim(
     if usage.free + alike < PAGEBLOCK_ORDER.pages() / 2 {
         return false;
     }
+    move_pageblock(areas, frames, pfn, migrate_type);
+    true
+}
+
+/// Makes the pageblock around `pfn` one of `migrate_type`, its free blocks included. Linux:
+/// `move_freepages_block`.
+pub(crate) fn move_pageblock(
+    areas: &mut FreeAreas,
+    frames: Frames<'_>,
+    pfn: Pfn,
+    migrate_type: MigrateType,
+) {
     frames.set_migrate_type(pfn, PAGEBLOCK_ORDER, migrate_type);
     for_free_blocks(frames, pfn, |block, order| {
         areas.unlink(frames, block, order);
-        areas.push(frames, block, order, migrate_type, ListEnd::Tail);
+        areas.push(frames, block, order, Kind::of(migrate_type), ListEnd::Tail);
     });
-    true
 }
 
 /// How the frames of a pageblock are used.
@@ -129,7 +142,7 @@ impl PageblockUsage {
 }
 
 /// Visits the free blocks inside the pageblock around `pfn`, none of which may be larger than it.
-fn for_free_blocks(frames: Frames<'_>, pfn: Pfn, mut visit: impl FnMut(Pfn, Order)) {
+pub(crate) fn for_free_blocks(frames: Frames<'_>, pfn: Pfn, mut visit: impl FnMut(Pfn, Order)) {
     let Some(range) = frames.pageblock_frames(pfn) else {
         return;
     };

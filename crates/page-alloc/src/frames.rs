@@ -1,6 +1,7 @@
 //! What the buddy system knows about frames: their descriptors and the mobility of their pageblocks.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use crate::pcp::{NO_LIST, TYPES};
+use core::sync::atomic::{AtomicU32, Ordering};
 use vellum_page::{Memmap, Page, PageState};
 use vellum_types::{MigrateType, Order, Pfn, PfnRange};
 
@@ -10,13 +11,80 @@ pub const PAGEBLOCK_ORDER: Order = match Order::new(9) {
     None => Order::MAX,
 };
 
+/// What is known of a pageblock: four bytes in one word.
+///
+/// ```text
+///   31      24 23      16 15       8 7        0
+///   list      | zone     | isolated | mobility
+/// ```
+/// *Mobility* stays while a pageblock is isolated, to come back to. *Zone* is the number of the zone of
+/// all its frames, or [`MIXED`]. *List* is the per-CPU list for its pages, or [`NO_LIST`].
+struct Pageblock;
+
+/// The zone of a pageblock through which a zone's border goes.
+const MIXED: u8 = u8::MAX;
+
+impl Pageblock {
+    const fn word(mobility: u8, isolated: bool, zone: u8) -> u32 {
+        let kept = mobility < TYPES as u8 && !isolated && zone != MIXED;
+        let list = if kept {
+            zone * TYPES as u8 + mobility
+        } else {
+            NO_LIST
+        };
+        u32::from_be_bytes([list, zone, isolated as u8, mobility])
+    }
+}
+
+/// The word of a pageblock of movable pages in no zone yet: most memory will be the programs', which
+/// is movable; Linux starts like this too.
+pub(crate) const NEW_PAGEBLOCK: u32 = Pageblock::word(MigrateType::Movable as u8, false, MIXED);
+
+/// Which lists the free blocks of a pageblock are on: those of its mobility, or, while it is isolated,
+/// lists from which nothing is allocated. Linux's `MIGRATE_ISOLATE`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Kind(u8);
+
+impl Kind {
+    pub(crate) const ISOLATED: Self = Self(MigrateType::COUNT as u8);
+    pub(crate) const COUNT: usize = MigrateType::COUNT + 1;
+
+    pub(crate) const fn of(migrate_type: MigrateType) -> Self {
+        Self(migrate_type as u8)
+    }
+
+    /// From the owner word of a free block.
+    #[inline]
+    pub(crate) fn from_raw(raw: u32) -> Self {
+        Self((raw as u8).min(Self::ISOLATED.0))
+    }
+
+    pub(crate) const fn raw(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT as u8).map(Self)
+    }
+
+    /// Free blocks of this kind merge only with their own. Linux: not `migratetype_is_mergeable`.
+    pub(crate) fn keeps_apart(self) -> bool {
+        self == Self::ISOLATED || self == Self::of(MigrateType::HighAtomic)
+    }
+}
+
 /// Descriptors and pageblocks of the machine's frames. Copies are cheap and equal.
 ///
 /// A pageblock's mobility is changed only under the lock of the zone that holds it.
 #[derive(Clone, Copy)]
 pub(crate) struct Frames<'m> {
     pub(crate) memmap: Memmap<'m>,
-    pageblocks: &'m [AtomicU8],
+    pageblocks: &'m [AtomicU32],
     first_pageblock: u32,
 }
 
@@ -30,7 +98,7 @@ impl<'m> Frames<'m> {
 
     /// # Panics
     /// If there are fewer `pageblocks` than the memmap's span touches.
-    pub(crate) fn new(memmap: Memmap<'m>, pageblocks: &'m [AtomicU8]) -> Self {
+    pub(crate) fn new(memmap: Memmap<'m>, pageblocks: &'m [AtomicU32]) -> Self {
         let span = memmap.span();
         assert!(pageblocks.len() >= Self::nr_pageblocks(span));
         let first_pageblock = span.start().as_u32() >> PAGEBLOCK_ORDER.as_u8();
@@ -53,24 +121,69 @@ impl<'m> Frames<'m> {
         (page.state() == PageState::Free).then(|| page.order())
     }
 
-    fn pageblock(&self, pfn: Pfn) -> &'m AtomicU8 {
+    fn pageblock(&self, pfn: Pfn) -> &'m AtomicU32 {
         let number = pfn.as_u32() >> PAGEBLOCK_ORDER.as_u8();
         &self.pageblocks[(number - self.first_pageblock) as usize]
+    }
+
+    /// The per-CPU list for a page, or [`NO_LIST`].
+    #[inline(always)]
+    pub(crate) fn list_of(&self, pfn: Pfn) -> u8 {
+        let number = pfn.as_u32() >> PAGEBLOCK_ORDER.as_u8();
+        // Relaxed here and below: the zone's lock orders, and a page on a list of its old mobility
+        // does no harm.
+        match self
+            .pageblocks
+            .get(number.wrapping_sub(self.first_pageblock) as usize)
+        {
+            Some(word) => (word.load(Ordering::Relaxed) >> 24) as u8,
+            None => NO_LIST,
+        }
     }
 
     /// The mobility of the pageblock around `pfn`.
     #[inline]
     pub(crate) fn migrate_type(&self, pfn: Pfn) -> MigrateType {
-        // Relaxed here and below: the zone's lock orders.
         let raw = self.pageblock(pfn).load(Ordering::Relaxed);
-        MigrateType::ALL[usize::from(raw) & (MigrateType::COUNT - 1)]
+        MigrateType::ALL[raw as usize & (MigrateType::COUNT - 1)]
+    }
+
+    /// Which lists the free blocks around `pfn` are on.
+    #[inline]
+    pub(crate) fn kind(&self, pfn: Pfn) -> Kind {
+        let [_, _, isolated, mobility] = self.pageblock(pfn).load(Ordering::Relaxed).to_be_bytes();
+        if isolated != 0 {
+            Kind::ISOLATED
+        } else {
+            Kind(mobility)
+        }
+    }
+
+    fn change(&self, pfn: Pfn, f: impl FnOnce(u8, bool, u8) -> u32) {
+        let word = self.pageblock(pfn);
+        let [_, zone, isolated, mobility] = word.load(Ordering::Relaxed).to_be_bytes();
+        word.store(f(mobility, isolated != 0, zone), Ordering::Relaxed);
+    }
+
+    /// Isolates the pageblock around `pfn`, or undoes that. Its mobility is remembered.
+    pub(crate) fn set_isolated(&self, pfn: Pfn, on: bool) {
+        self.change(pfn, |mobility, _, zone| Pageblock::word(mobility, on, zone));
+    }
+
+    /// Notes the zone of the pageblock around `pfn`, all of whose frames are in it.
+    pub(crate) fn set_zone(&self, pfn: Pfn, zone: u8) {
+        self.change(pfn, |mobility, isolated, _| {
+            Pageblock::word(mobility, isolated, zone)
+        });
     }
 
     /// Sets the mobility of each pageblock that the block touches.
     pub(crate) fn set_migrate_type(&self, pfn: Pfn, order: Order, to: MigrateType) {
         let mut at = 0;
         while at < order.pages() {
-            self.pageblock(pfn + at).store(to as u8, Ordering::Relaxed);
+            self.change(pfn + at, |_, isolated, zone| {
+                Pageblock::word(to as u8, isolated, zone)
+            });
             at += PAGEBLOCK_ORDER.pages();
         }
     }

@@ -1,6 +1,6 @@
 //! The free blocks of one order.
 
-use crate::frames::Frames;
+use crate::frames::{Frames, Kind};
 use vellum_page::PageState;
 use vellum_types::{MigrateType, Order, Pfn};
 
@@ -92,24 +92,29 @@ impl FreeList {
     }
 }
 
-/// All free blocks of one zone: a list per order and mobility.
+/// All free blocks of one zone: a list per order and kind.
 ///
 /// # Invariants
-/// * A block on list (order, type) has state Free, that order, and `type` in its owner word; so have
+/// * A block on list (order, kind) has state Free, that order, and `kind` in its owner word; so have
 ///   the pageblocks it touches. Its other frames have state Tail.
-/// * Bit `order` of `nonempty[type]` is set just if the list is not empty.
-/// * `pages` is the sum of all blocks.
+/// * Bit `order` of `nonempty[kind]` is set just if the list is not empty.
+/// * `pages` is the sum of all blocks, `pages_of` of those of a kind.
 pub(crate) struct FreeAreas {
-    lists: [[FreeList; MigrateType::COUNT]; Order::COUNT],
-    nonempty: [u16; MigrateType::COUNT],
+    lists: [[FreeList; Kind::COUNT]; Order::COUNT],
+    nonempty: [u16; Kind::COUNT],
+    pages_of: [u64; Kind::COUNT],
     pages: u64,
+    /// Pages of the pageblocks that are reserved for atomic blocks, used and free.
+    pub(crate) highatomic: u64,
 }
 
 impl FreeAreas {
     pub(crate) const EMPTY: Self = Self {
-        lists: [[FreeList::EMPTY; MigrateType::COUNT]; Order::COUNT],
-        nonempty: [0; MigrateType::COUNT],
+        lists: [[FreeList::EMPTY; Kind::COUNT]; Order::COUNT],
+        nonempty: [0; Kind::COUNT],
+        pages_of: [0; Kind::COUNT],
         pages: 0,
+        highatomic: 0,
     };
 
     /// Free pages.
@@ -118,18 +123,31 @@ impl FreeAreas {
         self.pages
     }
 
-    pub(crate) fn list(&self, order: Order, migrate_type: MigrateType) -> &FreeList {
-        &self.lists[order.index()][migrate_type.index()]
+    /// Free pages on the lists of `kind`.
+    pub(crate) fn pages_of(&self, kind: Kind) -> u64 {
+        self.pages_of[kind.index()]
     }
 
-    pub(crate) fn is_marked(&self, order: Order, migrate_type: MigrateType) -> bool {
-        self.nonempty[migrate_type.index()] & (1 << order.as_u8()) != 0
-    }
-
-    /// The smallest order from `order` up that has a block of this mobility.
+    /// Free pages that an allocation may count on. Linux: `__zone_watermark_unusable_free`.
     #[inline]
-    pub(crate) fn smallest(&self, order: Order, migrate_type: MigrateType) -> Option<Order> {
-        let large_enough = self.nonempty[migrate_type.index()] >> order.as_u8() << order.as_u8();
+    pub(crate) fn usable(&self, highatomic: bool) -> u64 {
+        let reserve = self.pages_of[Kind::of(MigrateType::HighAtomic).index()];
+        let apart = self.pages_of[Kind::ISOLATED.index()] + if highatomic { 0 } else { reserve };
+        self.pages - apart
+    }
+
+    pub(crate) fn list(&self, order: Order, kind: Kind) -> &FreeList {
+        &self.lists[order.index()][kind.index()]
+    }
+
+    pub(crate) fn is_marked(&self, order: Order, kind: Kind) -> bool {
+        self.nonempty[kind.index()] & (1 << order.as_u8()) != 0
+    }
+
+    /// The smallest order from `order` up that has a block of this kind.
+    #[inline]
+    pub(crate) fn smallest(&self, order: Order, kind: Kind) -> Option<Order> {
+        let large_enough = self.nonempty[kind.index()] >> order.as_u8() << order.as_u8();
         Order::new(large_enough.trailing_zeros() as u8)
     }
 
@@ -152,41 +170,39 @@ impl FreeAreas {
         frames: Frames<'_>,
         pfn: Pfn,
         order: Order,
-        migrate_type: MigrateType,
+        kind: Kind,
         end: ListEnd,
     ) {
         let page = frames.page(pfn);
-        page.set_owner(migrate_type as u32);
+        page.set_owner(kind.raw());
         page.set_state_order(PageState::Free, order);
-        self.lists[order.index()][migrate_type.index()].push(frames, pfn, end);
-        self.nonempty[migrate_type.index()] |= 1 << order.as_u8();
+        self.lists[order.index()][kind.index()].push(frames, pfn, end);
+        self.nonempty[kind.index()] |= 1 << order.as_u8();
+        self.pages_of[kind.index()] += u64::from(order.pages());
     }
 
     /// Takes the first block off a list, which must not be empty; else as `unlink`.
     #[inline]
-    pub(crate) fn pop(
-        &mut self,
-        frames: Frames<'_>,
-        order: Order,
-        migrate_type: MigrateType,
-    ) -> Pfn {
-        let list = &mut self.lists[order.index()][migrate_type.index()];
+    pub(crate) fn pop(&mut self, frames: Frames<'_>, order: Order, kind: Kind) -> Pfn {
+        let list = &mut self.lists[order.index()][kind.index()];
         let pfn = list.pop(frames);
         if list.count == 0 {
-            self.nonempty[migrate_type.index()] &= !(1 << order.as_u8());
+            self.nonempty[kind.index()] &= !(1 << order.as_u8());
         }
+        self.pages_of[kind.index()] -= u64::from(order.pages());
         pfn
     }
 
     /// Takes a block off its list. The caller sets its state; its frames still count as free.
     #[inline]
     pub(crate) fn unlink(&mut self, frames: Frames<'_>, pfn: Pfn, order: Order) {
-        let migrate_type = frames.page(pfn).owner() as usize & (MigrateType::COUNT - 1);
-        let list = &mut self.lists[order.index()][migrate_type];
+        let kind = Kind::from_raw(frames.page(pfn).owner());
+        let list = &mut self.lists[order.index()][kind.index()];
         list.unlink(frames, pfn);
         if list.count == 0 {
-            self.nonempty[migrate_type] &= !(1 << order.as_u8());
+            self.nonempty[kind.index()] &= !(1 << order.as_u8());
         }
+        self.pages_of[kind.index()] -= u64::from(order.pages());
     }
 }
 

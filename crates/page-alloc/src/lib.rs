@@ -73,16 +73,29 @@ extern crate std;
 mod allocator;
 mod boot;
 mod buddy;
+mod drain;
 mod fallback;
 mod frames;
 mod free_area;
+mod highatomic;
+mod hooks;
 mod inject;
 mod node;
+mod pcp;
 #[expect(unsafe_code, reason = "boot memory becomes values in one audited file")]
 mod place;
+mod request;
+#[expect(unsafe_code, reason = "a stopped CPU is reached by its word alone")]
+mod stopped;
+mod take;
 mod validate;
 mod watermark;
 mod zone;
+
+/// What `request` is built on.
+mod sync {
+    pub(crate) use core::sync::atomic::{AtomicBool, Ordering};
+}
 
 pub use allocator::{PAGE_POISON, PageAllocator};
 pub use boot::BootError;

@@ -78,6 +78,12 @@ impl Node {
         &self.zones[zone::zone_type_of(pfn).index()]
     }
 
+    /// The zone of a kind.
+    #[inline]
+    pub(crate) fn zone(&self, index: usize) -> &Zone {
+        &self.zones[index]
+    }
+
     /// All zones, absent ones too.
     pub(crate) fn zones(&self) -> impl Iterator<Item = &Zone> + Clone {
         self.zones.iter()

@@ -1,6 +1,5 @@
 //! Boot memory becomes Rust values. The one file of this crate with `unsafe` in it.
 
-use core::sync::atomic::AtomicU8;
 use vellum_machine::DirectMap;
 use vellum_memblock::{AllocSpec, MemBlock};
 use vellum_page::Memmap;
@@ -41,20 +40,32 @@ impl<'m> Storage<'m> {
         unsafe { Memmap::init(self.ram, self.range.start(), span) }
     }
 
-    /// `len` bytes, all of value `byte`.
+    /// `len` values, each made by `make`, for the caller alone.
     ///
     /// # Panics
-    /// If the storage is too small for them.
-    pub(crate) fn into_bytes(self, len: usize, byte: u8) -> &'m [AtomicU8] {
+    /// If the storage is too small for them, or a page boundary not aligned enough.
+    pub(crate) fn into_slice<T: 'm>(
+        self,
+        len: usize,
+        mut make: impl FnMut(usize) -> T,
+    ) -> &'m mut [T] {
         let start = self.ram.ptr(self.range.start(), self.range.len());
-        assert!(len as u64 <= self.range.len(), "storage too small");
-        // SAFETY: `ptr` checked that the bytes are mapped, the assertion that `len` is not more,
-        // and by the type's invariant nobody else uses them.
-        unsafe { start.write_bytes(byte, len) };
-        let bytes = core::ptr::NonNull::slice_from_raw_parts(start.cast::<AtomicU8>(), len);
-        // SAFETY: initialised just now, mapped and given up for 'm; an AtomicU8 has no alignment
-        // and no invalid value.
-        unsafe { bytes.as_ref() }
+        let start = start.cast::<T>();
+        assert!(
+            (size_of::<T>() * len) as u64 <= self.range.len(),
+            "storage too small"
+        );
+        assert!(start.is_aligned(), "storage not aligned");
+        for at in 0..len {
+            // SAFETY: inside the storage, as the assertion above says.
+            let place = unsafe { start.add(at) };
+            // SAFETY: mapped and aligned as checked, and by the type's invariant used by nobody else.
+            unsafe { place.write(make(at)) };
+        }
+        let mut values = core::ptr::NonNull::slice_from_raw_parts(start, len);
+        // SAFETY: all initialised just now; consuming `self` gave the bytes up for 'm, so that this
+        // is the only reference to them.
+        unsafe { values.as_mut() }
     }
 
     /// Moves `value` there.

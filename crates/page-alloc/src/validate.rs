@@ -1,12 +1,13 @@
 //! The lists against the memmap.
 
 use crate::allocator::PageAllocator;
-use crate::frames::{Frames, PAGEBLOCK_ORDER};
+use crate::frames::{Frames, Kind, PAGEBLOCK_ORDER};
 use crate::free_area::FreeAreas;
+use crate::pcp::{self, PageList};
 use crate::zone::{self, Zone};
 use vellum_machine::VmItem;
-use vellum_page::PageState;
-use vellum_types::{MigrateType, Order, Pfn, PfnRange, ZoneType};
+use vellum_page::{Page, PageState};
+use vellum_types::{Order, Pfn, PfnRange, ZoneType};
 
 type Check<T = ()> = Result<T, &'static str>;
 
@@ -21,7 +22,17 @@ impl PageAllocator<'_> {
     pub fn validate(&self) -> Check {
         let mut free = 0;
         for zone in self.present_zones() {
-            free += validate_zone(zone, self.frames)?;
+            let lists = self
+                .cpu_sets
+                .iter()
+                .flat_map(|set| set.lists().iter().enumerate());
+            let mut kept = 0;
+            for (at, list) in lists {
+                if pcp::zone_of(at) == self.zone_index(zone) {
+                    kept += per_cpu(list, pcp::order_of(at), zone, self.frames)?;
+                }
+            }
+            free += validate_zone(zone, self.frames, kept)?;
         }
         if free != self.vmstat.item(VmItem::NrFreePages) {
             return Err("nr_free_pages is not the sum of the zones");
@@ -30,14 +41,47 @@ impl PageAllocator<'_> {
     }
 }
 
-/// Returns the free pages.
-fn validate_zone(zone: &Zone, frames: Frames<'_>) -> Check<u64> {
+/// Walks one per-CPU list. Returns its pages.
+fn per_cpu(list: &PageList, order: Order, zone: &Zone, frames: Frames<'_>) -> Check<u64> {
+    let mut at = list.head();
+    for _ in 0..list.count() {
+        let page = frames
+            .memmap
+            .try_page(at)
+            .ok_or("a per-CPU list ends early or leaves memory")?;
+        if page.state() != PageState::PerCpu || zone::zone_type_of(at) != zone.zone_type {
+            return Err("a page on a per-CPU list is in use or of another zone");
+        }
+        if page.order() != order {
+            return Err("a block on a per-CPU list is of another order");
+        }
+        if page.prev() != list.tag() {
+            return Err("a page on a per-CPU list has the tag of another");
+        }
+        if !is_unused(page) {
+            return Err("a free frame has users");
+        }
+        at = page.next();
+    }
+    if at != Pfn::NONE {
+        return Err("a per-CPU list is longer than its count");
+    }
+    Ok(u64::from(list.count()) * u64::from(order.pages()))
+}
+
+/// True if nobody holds or maps the frame.
+fn is_unused(page: &Page) -> bool {
+    page.refcount() == 0 && page.mapcount() == 0
+}
+
+/// Returns the free pages. `kept` are on per-CPU lists.
+fn validate_zone(zone: &Zone, frames: Frames<'_>, kept: u64) -> Check<u64> {
     let state = zone.lock();
     let mut blocks = 0;
     let mut pages = 0;
     for order in Order::all() {
-        for migrate_type in MigrateType::ALL {
-            let count = list(&state.areas, frames, zone.zone_type, order, migrate_type)?;
+        for kind in Kind::all() {
+            let count = list(&state.areas, frames, zone.zone_type, order, kind)?;
             blocks += count;
             pages += count * u64::from(order.pages());
         }
@@ -56,6 +100,9 @@ fn validate_zone(zone: &Zone, frames: Frames<'_>) -> Check<u64> {
     if found.free_blocks != blocks {
         return Err("a free block is on no list");
     }
+    if found.per_cpu != kept {
+        return Err("a per-CPU page is on no list");
+    }
     if found.frames != zone.managed {
         return Err("a managed frame was lost");
     }
@@ -68,10 +115,10 @@ fn list(
     frames: Frames<'_>,
     zone_type: ZoneType,
     order: Order,
-    migrate_type: MigrateType,
+    kind: Kind,
 ) -> Check<u64> {
-    let list = areas.list(order, migrate_type);
-    if areas.is_marked(order, migrate_type) != (list.count != 0) {
+    let list = areas.list(order, kind);
+    if areas.is_marked(order, kind) != (list.count != 0) {
         return Err("the mark of a list is wrong");
     }
     let (mut prev, mut at) = (Pfn::NONE, list.head);
@@ -83,10 +130,10 @@ fn list(
         if page.prev() != prev {
             return Err("a backward link is wrong");
         }
-        if page.owner() != migrate_type as u32 {
+        if page.owner() != kind.raw() {
             return Err("a block is on the list of another mobility");
         }
-        free_block(frames, at, order, migrate_type)?;
+        free_block(frames, at, order, kind)?;
         if zone::zone_type_of(at) != zone_type {
             return Err("a block is in the wrong zone");
         }
@@ -99,14 +146,18 @@ fn list(
 }
 
 /// Checks one free block.
-fn free_block(frames: Frames<'_>, pfn: Pfn, order: Order, migrate_type: MigrateType) -> Check {
+fn free_block(frames: Frames<'_>, pfn: Pfn, order: Order, kind: Kind) -> Check {
     if frames.free_block(pfn) != Some(order) {
         return Err("a block on a list is not free or of another order");
     }
     if !order.is_aligned(pfn) {
         return Err("a free block is not aligned");
     }
-    if order < Order::MAX && frames.free_block(order.buddy_of(pfn)) == Some(order) {
+    let buddy = order.buddy_of(pfn);
+    if order < Order::MAX
+        && frames.free_block(buddy) == Some(order)
+        && (frames.kind(buddy) == kind || !kind.keeps_apart() && !frames.kind(buddy).keeps_apart())
+    {
         return Err("two buddies are both free");
     }
     for at in 0..order.pages() {
@@ -117,10 +168,10 @@ fn free_block(frames: Frames<'_>, pfn: Pfn, order: Order, migrate_type: MigrateT
         if at != 0 && page.state() != PageState::Tail {
             return Err("blocks overlap: a frame inside a free block is not Tail");
         }
-        if page.refcount() != 0 || page.mapcount() != 0 {
+        if !is_unused(page) {
             return Err("a free frame has users");
         }
-        if at % PAGEBLOCK_ORDER.pages() == 0 && frames.migrate_type(pfn + at) != migrate_type {
+        if at % PAGEBLOCK_ORDER.pages() == 0 && frames.kind(pfn + at) != kind {
             return Err("a free block and its pageblock differ in mobility");
         }
     }
@@ -130,6 +181,7 @@ fn free_block(frames: Frames<'_>, pfn: Pfn, order: Order, migrate_type: MigrateT
 /// What a walk over the descriptors finds.
 struct Census {
     free_blocks: u64,
+    per_cpu: u64,
     /// Frames that are not Reserved.
     frames: u64,
 }
@@ -138,6 +190,7 @@ struct Census {
 fn census(frames: Frames<'_>, span: PfnRange) -> Check<Census> {
     let mut census = Census {
         free_blocks: 0,
+        per_cpu: 0,
         frames: 0,
     };
     let mut at = span.start();
@@ -153,7 +206,10 @@ fn census(frames: Frames<'_>, span: PfnRange) -> Check<Census> {
                 census.free_blocks += 1;
                 page.order().pages()
             }
-            PageState::PerCpu => 1,
+            PageState::PerCpu => {
+                census.per_cpu += u64::from(page.order().pages());
+                page.order().pages()
+            }
             _ => {
                 if page.refcount() == 0 {
                     return Err("an allocated frame has no users");

@@ -129,6 +129,13 @@ pub(crate) fn allows(
     free > mark + reserve + u64::from(order.pages() - 1)
 }
 
+/// How many single pages such a zone may give away at once to those without rights to the reserves,
+/// on a first attempt.
+pub(crate) fn room(marks: &Watermarks, reserve: u64, free: u64) -> u32 {
+    let room = free.saturating_sub(marks.low + reserve);
+    u32::try_from(room).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

