@@ -2,17 +2,45 @@
 
 use crate::array::FrameArray;
 use crate::zpool::{Handle, MAX_OBJECT, Zpool};
-use vellum_machine::DirectMap;
+use vellum_machine::{DirectMap, PerCpu};
 use vellum_page::PageSource;
 use vellum_types::{IoError, OutOfMemory, PAGE_SIZE, Pfn};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
-/// A page of bytes, on the stack.
+/// A page of bytes.
 pub(crate) type PageBytes = [u8; PAGE];
 
 /// Bytes of the buffer that a [`Compressor`] writes to: more than a page, for those that want room.
 pub const COMPRESS_BUFFER: usize = PAGE + PAGE / 4;
+
+/// Pieces in which pages are looked at without a buffer for all of them.
+const PIECE: usize = 512;
+
+/// The buffers of one CPU. Linux's `zcomp_strm`.
+pub struct Stream {
+    pub(crate) page: PageBytes,
+    pub(crate) data: [u8; COMPRESS_BUFFER],
+}
+
+impl Stream {
+    /// Empty ones.
+    pub const fn new() -> Self {
+        Self {
+            page: [0; PAGE],
+            data: [0; COMPRESS_BUFFER],
+        }
+    }
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A [`Stream`] for each CPU. All devices may share them.
+pub type Streams<'m> = PerCpu<'m, Stream>;
 
 /// Makes pages small. Core crates have none: a machine brings one.
 pub trait Compressor: Sync {
@@ -67,17 +95,57 @@ pub(crate) fn same_filled(page: &PageBytes) -> Option<u64> {
     (page[..PAGE - 8] == page[8..]).then(|| u64::from_ne_bytes(*word))
 }
 
+/// The word that a frame consists of, if it is the same all over.
+pub(crate) fn frame_word(ram: DirectMap<'_>, frame: Pfn) -> Option<u64> {
+    let word = ram.read_u64(frame.addr());
+    // The last word first: what is not the same often ends otherwise.
+    if ram.read_u64(frame.addr() + (PAGE_SIZE - 8)) != word {
+        return None;
+    }
+    let mut bytes = [0; PIECE];
+    for piece in (0..PAGE).step_by(PIECE) {
+        ram.read_bytes(frame.addr() + piece as u64, &mut bytes);
+        if bytes
+            .as_chunks()
+            .0
+            .iter()
+            .any(|b| u64::from_ne_bytes(*b) != word)
+        {
+            return None;
+        }
+    }
+    Some(word)
+}
+
+/// A checksum of a frame, never 0.
+pub(crate) fn checksum(ram: DirectMap<'_>, frame: Pfn) -> u32 {
+    let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = [0; PIECE];
+    for piece in (0..PAGE).step_by(PIECE) {
+        ram.read_bytes(frame.addr() + piece as u64, &mut bytes);
+        for word in bytes.as_chunks().0 {
+            // Xor, multiplying by an odd number and rotation lose nothing.
+            hash = (hash ^ u64::from_le_bytes(*word))
+                .wrapping_mul(0xff51_afd7_ed55_8ccd)
+                .rotate_left(29);
+        }
+    }
+    ((hash ^ hash >> 32) as u32).max(1)
+}
+
 /// Fills a frame with a word.
 pub(crate) fn fill(ram: DirectMap<'_>, frame: Pfn, word: u64) {
     let bytes = word.to_ne_bytes();
     if bytes == [bytes[0]; 8] {
         return ram.fill_pages(frame, 1, bytes[0]);
     }
-    let mut page = [0; PAGE];
-    for chunk in page.chunks_exact_mut(8) {
+    let mut piece = [0; PIECE];
+    for chunk in piece.chunks_exact_mut(8) {
         chunk.copy_from_slice(&bytes);
     }
-    ram.write_bytes(frame.addr(), &page);
+    for at in (0..PAGE).step_by(PIECE) {
+        ram.write_bytes(frame.addr() + at as u64, &piece);
+    }
 }
 
 /// What became of a page.
@@ -92,15 +160,17 @@ pub(crate) enum Squeezed<'a> {
 #[inline]
 pub(crate) fn squeeze<'a>(
     compressor: &dyn Compressor,
-    page: &'a PageBytes,
-    out: &'a mut [u8; COMPRESS_BUFFER],
+    stream: &'a mut Stream,
+    frame: Pfn,
+    ram: DirectMap<'_>,
 ) -> Squeezed<'a> {
-    if let Some(word) = same_filled(page) {
+    ram.read_bytes(frame.addr(), &mut stream.page);
+    if let Some(word) = same_filled(&stream.page) {
         return Squeezed::Same(word);
     }
-    match compressor.compress(page, out) {
-        Some(len) if len > 0 && len <= MAX_OBJECT => Squeezed::Small(&out[..len]),
-        _ => Squeezed::Huge(page),
+    match compressor.compress(&stream.page, &mut stream.data) {
+        Some(len) if len > 0 && len <= MAX_OBJECT => Squeezed::Small(&stream.data[..len]),
+        _ => Squeezed::Huge(&stream.page),
     }
 }
 
@@ -255,7 +325,7 @@ impl<'m> Packed<'m> {
 
     /// Copies what a slot holds; `out` is written if it is a compressed page.
     #[inline]
-    pub(crate) fn copy_out(&self, slot: u32, frame: Pfn, out: &mut PageBytes) -> Content {
+    pub(crate) fn copy_out(&self, slot: u32, frame: Pfn, out: &mut [u8]) -> Content {
         let content = self.get(slot);
         match content {
             Content::Small(handle, size) => self.pool.read(handle, &mut out[..size]),
@@ -305,18 +375,17 @@ impl<'m> Packed<'m> {
 pub(crate) fn unpack(
     compressor: &dyn Compressor,
     content: Content,
-    data: &PageBytes,
+    stream: &mut Stream,
     frame: Pfn,
     ram: DirectMap<'_>,
 ) -> Result<bool, IoError> {
     match content {
         Content::Same(word) => fill(ram, frame, word),
         Content::Small(_, size) => {
-            let mut page = [0; PAGE];
             compressor
-                .decompress(&data[..size], &mut page)
+                .decompress(&stream.data[..size], &mut stream.page)
                 .map_err(|Corrupt| IoError::EBADMSG)?;
-            ram.write_bytes(frame.addr(), &page);
+            ram.write_bytes(frame.addr(), &stream.page);
         }
         Content::Huge(_) => {}
         Content::None | Content::Behind => return Ok(false),

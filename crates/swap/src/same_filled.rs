@@ -1,12 +1,12 @@
 //! Pages that are one word all over, kept without I/O. Linux's `zeromap`, for any word.
 
 use crate::array::FrameArray;
-use crate::packed::{fill, same_filled};
+use crate::packed::{fill, frame_word};
 use crate::{SwapDevice, WriteError};
 use core::sync::atomic::{AtomicU64, Ordering};
 use vellum_machine::{DirectMap, LockRank, SpinLock};
 use vellum_page::PageSource;
-use vellum_types::{IoError, OutOfMemory, PAGE_SIZE, Pfn};
+use vellum_types::{IoError, OutOfMemory, Pfn};
 
 /// Remembers the word of pages that consist of it; the others go to the device behind.
 pub struct SameFilled<'m> {
@@ -104,11 +104,9 @@ impl SwapDevice for SameFilled<'_> {
     }
 
     fn write(&self, slot: u32, frames: &[Pfn], ram: DirectMap<'_>) -> Result<(), WriteError> {
-        let mut page = [0; PAGE_SIZE as usize];
         let mut run = 0;
         for (i, (frame, slot_i)) in frames.iter().zip(slot..).enumerate() {
-            ram.read_bytes(frame.addr(), &mut page);
-            let word = same_filled(&page);
+            let word = frame_word(ram, *frame);
             self.words.lock().set(slot_i, word);
             if word.is_some() {
                 self.write_run(slot, run, &frames[run..i], ram)?;

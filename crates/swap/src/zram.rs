@@ -1,17 +1,16 @@
 //! A swap device in compressed memory. Linux: `drivers/block/zram`.
 
-use crate::packed::{COMPRESS_BUFFER, Packed, squeeze, unpack};
-use crate::{Compressor, PackedStat, SwapDevice, WriteError};
+use crate::packed::{Packed, squeeze, unpack};
+use crate::{Compressor, PackedStat, Streams, SwapDevice, WriteError};
 use core::sync::atomic::{AtomicU32, Ordering};
 use vellum_machine::{DirectMap, LockRank, SpinLock};
 use vellum_page::PageSource;
 use vellum_types::{IoError, OutOfMemory, PAGE_SIZE, Pfn};
 
 /// Pages compressed into frames of the same RAM: a swap-out frees the difference.
-///
-/// Uses 9 KiB of stack.
 pub struct Zram<'m> {
     compressor: &'m dyn Compressor,
+    streams: &'m Streams<'m>,
     packed: SpinLock<Packed<'m>>,
     /// Frames in use, for a look without the lock. Relaxed: an estimate.
     frames: AtomicU32,
@@ -28,11 +27,13 @@ impl<'m> Zram<'m> {
     pub fn new(
         source: &'m dyn PageSource,
         compressor: &'m dyn Compressor,
+        streams: &'m Streams<'m>,
         slots: u32,
         limit: u64,
     ) -> Result<Self, OutOfMemory> {
         Ok(Self {
             compressor,
+            streams,
             packed: SpinLock::new(LockRank::Swap, Packed::new(source, slots, limit)?),
             frames: AtomicU32::new(0),
             limit: u32::try_from(limit / PAGE_SIZE).unwrap_or(u32::MAX),
@@ -64,26 +65,29 @@ impl SwapDevice for Zram<'_> {
     }
 
     fn read(&self, slot: u32, frame: Pfn, ram: DirectMap<'_>) -> Result<(), IoError> {
-        let mut data = [0; PAGE_SIZE as usize];
-        let content = self.packed.lock().copy_out(slot, frame, &mut data);
-        match unpack(self.compressor, content, &data, frame, ram)? {
-            true => Ok(()),
-            // Nobody wrote it.
-            false => Err(IoError::EIO),
+        let read = self.streams.with(|stream| {
+            let content = self.packed.lock().copy_out(slot, frame, &mut stream.data);
+            unpack(self.compressor, content, stream, frame, ram)
+        });
+        match read {
+            Some(Ok(true)) => Ok(()),
+            Some(Err(error)) => Err(error),
+            // Nobody wrote it; or the compressor called us.
+            Some(Ok(false)) | None => Err(IoError::EIO),
         }
     }
 
     fn write(&self, slot: u32, frames: &[Pfn], ram: DirectMap<'_>) -> Result<(), WriteError> {
-        let mut page = [0; PAGE_SIZE as usize];
-        let mut out = [0; COMPRESS_BUFFER];
         for (done, (frame, slot)) in frames.iter().zip(slot..).enumerate() {
-            ram.read_bytes(frame.addr(), &mut page);
-            let squeezed = squeeze(self.compressor, &page, &mut out);
-            let mut packed = self.packed.lock();
-            packed.remove(slot);
-            let result = packed.insert(slot, squeezed);
-            self.frames.store(packed.frames(), Ordering::Relaxed);
-            if result.is_err() {
+            let kept = self.streams.with(|stream| {
+                let squeezed = squeeze(self.compressor, stream, *frame, ram);
+                let mut packed = self.packed.lock();
+                packed.remove(slot);
+                let result = packed.insert(slot, squeezed);
+                self.frames.store(packed.frames(), Ordering::Relaxed);
+                result.is_ok()
+            });
+            if kept != Some(true) {
                 let error = IoError::ENOSPC;
                 return Err(WriteError { done, error });
             }

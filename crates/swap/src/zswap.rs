@@ -1,23 +1,20 @@
 //! Compressed memory in front of another device. Linux: `mm/zswap.c`.
 
 use crate::array::FrameArray;
-use crate::packed::{
-    COMPRESS_BUFFER, Compressor, Content, Packed, PackedStat, PageBytes, Squeezed, squeeze, unpack,
-};
+use crate::packed::{Compressor, Content, Packed, PackedStat, Squeezed, Streams, squeeze, unpack};
 use crate::{SwapDevice, WriteError};
 use vellum_machine::{DirectMap, LockRank, SpinLock, VmEvent, VmStat};
 use vellum_page::{AllocRequest, PageSource};
-use vellum_types::{IoError, Order, OutOfMemory, PAGE_SIZE, Pfn};
+use vellum_types::{IoError, Order, OutOfMemory, Pfn};
 
 /// How many pages a write may move to the device behind to make room for one.
 const EVICT_TRIES: u32 = 16;
 
 /// Keeps pages compressed in memory up to a limit, and moves the oldest to the device behind when it
 /// is reached. What does not compress goes to the device behind at once.
-///
-/// Uses 13 KiB of stack.
 pub struct Zswap<'m> {
     compressor: &'m dyn Compressor,
+    streams: &'m Streams<'m>,
     behind: &'m dyn SwapDevice,
     source: &'m dyn PageSource,
     vmstat: &'m VmStat,
@@ -104,6 +101,7 @@ impl<'m> Zswap<'m> {
         source: &'m dyn PageSource,
         vmstat: &'m VmStat,
         compressor: &'m dyn Compressor,
+        streams: &'m Streams<'m>,
         behind: &'m dyn SwapDevice,
         limit: u64,
     ) -> Result<Self, OutOfMemory> {
@@ -121,6 +119,7 @@ impl<'m> Zswap<'m> {
         };
         Ok(Self {
             compressor,
+            streams,
             behind,
             source,
             vmstat,
@@ -169,22 +168,25 @@ impl<'m> Zswap<'m> {
     }
 
     /// Moves the oldest page to the device behind. False if that cannot be done now.
-    fn evict(&self, ram: DirectMap<'_>, data: &mut PageBytes) -> bool {
-        let (slot, content) = {
+    fn evict(&self, ram: DirectMap<'_>) -> bool {
+        let started = self.streams.with(|stream| {
             let mut state = self.state.lock();
             let slot = state.lru.oldest;
             if state.evicting != 0 || slot == 0 {
-                return false;
+                return None;
             }
             state.lru.remove(slot);
             state.evicting = slot;
             state.evicting_valid = true;
-            (slot, state.packed.copy_out(slot, self.bounce, data))
+            let content = state.packed.copy_out(slot, self.bounce, &mut stream.data);
+            drop(state);
+            let page = unpack(self.compressor, content, stream, self.bounce, ram);
+            Some((slot, page == Ok(true)))
+        });
+        let Some((slot, readable)) = started.flatten() else {
+            return false;
         };
-        let moved = match unpack(self.compressor, content, data, self.bounce, ram) {
-            Ok(true) => self.behind.write(slot, &[self.bounce], ram).is_ok(),
-            _ => false,
-        };
+        let moved = readable && self.behind.write(slot, &[self.bounce], ram).is_ok();
         let mut state = self.state.lock();
         let valid = state.evicting_valid;
         if moved && !valid && self.behind.wants_discard() {
@@ -208,31 +210,35 @@ impl<'m> Zswap<'m> {
         moved
     }
 
-    /// Keeps a page of an empty slot, in memory if possible.
-    fn store(
-        &self,
-        slot: u32,
-        frame: Pfn,
-        squeezed: Squeezed<'_>,
-        data: &mut PageBytes,
-        ram: DirectMap<'_>,
-    ) -> Result<(), IoError> {
-        for _ in 0..EVICT_TRIES {
+    /// Keeps a page of an empty slot in memory, if possible.
+    fn keep(&self, slot: u32, frame: Pfn, ram: DirectMap<'_>) -> Kept {
+        let kept = self.streams.with(|stream| {
+            let squeezed = squeeze(self.compressor, stream, frame, ram);
             if let Squeezed::Huge(_) = squeezed {
-                break;
+                return Kept::Refused;
             }
             let mut state = self.state.lock();
-            if state.packed.insert(slot, squeezed).is_ok() {
-                if let Squeezed::Small(_) = squeezed {
-                    state.lru.push(slot);
-                }
-                drop(state);
-                self.vmstat.count(VmEvent::ZswpOut);
-                return Ok(());
+            if state.packed.insert(slot, squeezed).is_err() {
+                return Kept::Full;
             }
-            drop(state);
-            if !self.evict(ram, data) {
-                break;
+            if let Squeezed::Small(_) = squeezed {
+                state.lru.push(slot);
+            }
+            Kept::Here
+        });
+        kept.unwrap_or(Kept::Refused)
+    }
+
+    /// Keeps a page of an empty slot, in memory if possible.
+    fn store(&self, slot: u32, frame: Pfn, ram: DirectMap<'_>) -> Result<(), IoError> {
+        for _ in 0..EVICT_TRIES {
+            match self.keep(slot, frame, ram) {
+                Kept::Here => {
+                    self.vmstat.count(VmEvent::ZswpOut);
+                    return Ok(());
+                }
+                Kept::Full if self.evict(ram) => {}
+                Kept::Full | Kept::Refused => break,
             }
         }
         if self.state.lock().evicting == slot {
@@ -246,6 +252,14 @@ impl<'m> Zswap<'m> {
     }
 }
 
+/// How it went to keep a page in memory.
+enum Kept {
+    Here,
+    Full,
+    /// It does not get smaller.
+    Refused,
+}
+
 impl SwapDevice for Zswap<'_> {
     fn name(&self) -> &str {
         self.behind.name()
@@ -256,9 +270,11 @@ impl SwapDevice for Zswap<'_> {
     }
 
     fn read(&self, slot: u32, frame: Pfn, ram: DirectMap<'_>) -> Result<(), IoError> {
-        let mut data = [0; PAGE_SIZE as usize];
-        let content = self.state.lock().packed.copy_out(slot, frame, &mut data);
-        if unpack(self.compressor, content, &data, frame, ram)? {
+        let here = self.streams.with(|stream| {
+            let content = (self.state.lock().packed).copy_out(slot, frame, &mut stream.data);
+            unpack(self.compressor, content, stream, frame, ram)
+        });
+        if here.unwrap_or(Err(IoError::EIO))? {
             self.vmstat.count(VmEvent::ZswpIn);
             return Ok(());
         }
@@ -266,14 +282,9 @@ impl SwapDevice for Zswap<'_> {
     }
 
     fn write(&self, slot: u32, frames: &[Pfn], ram: DirectMap<'_>) -> Result<(), WriteError> {
-        let mut page = [0; PAGE_SIZE as usize];
-        let mut data = [0; PAGE_SIZE as usize];
-        let mut out = [0; COMPRESS_BUFFER];
         for (done, (frame, slot)) in frames.iter().zip(slot..).enumerate() {
-            ram.read_bytes(frame.addr(), &mut page);
-            let squeezed = squeeze(self.compressor, &page, &mut out);
             self.discard(slot);
-            self.store(slot, *frame, squeezed, &mut data, ram)
+            self.store(slot, *frame, ram)
                 .map_err(|error| WriteError { done, error })?;
         }
         Ok(())

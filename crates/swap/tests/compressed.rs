@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Disk, Lz4, PAGE, Rig, Rng, page_of};
+use common::{Disk, Lz4, PAGE, Rig, Rng, page_of, streams};
 use std::sync::atomic::Ordering;
 use vellum_machine::VmEvent;
 use vellum_page::PageSource;
@@ -88,7 +88,7 @@ fn exercise(rig: &Rig, device: &dyn SwapDevice, seed: u64, steps: u32, check: &d
 fn compressed_memory_agrees_with_a_map_and_forgets_everything_in_the_end() {
     let rig = Rig::new(600);
     let before = rig.frames.used();
-    let zram = Zram::new(rig.frames, &Lz4, 300, 120 * PAGE as u64).unwrap();
+    let zram = Zram::new(rig.frames, &Lz4, streams(), 300, 120 * PAGE as u64).unwrap();
     let empty = rig.frames.used();
     exercise(&rig, &zram, 4, 30_000, &|| {
         zram.validate().unwrap();
@@ -104,7 +104,7 @@ fn compressed_memory_agrees_with_a_map_and_forgets_everything_in_the_end() {
 fn compressed_memory_agrees_when_every_nth_allocation_fails() {
     for every in [2, 3, 10] {
         let rig = Rig::new(600);
-        let zram = Zram::new(rig.frames, &Lz4, 200, 1 << 30).unwrap();
+        let zram = Zram::new(rig.frames, &Lz4, streams(), 200, 1 << 30).unwrap();
         let pages: Vec<_> = (0..8).map(|_| rig.alloc().unwrap()).collect();
         for pfn in pages {
             rig.frames.free_pages(pfn);
@@ -143,7 +143,7 @@ fn compressed_memory_agrees_when_every_nth_allocation_fails() {
 #[test]
 fn objects_are_packed_tightly() {
     let rig = Rig::new(2000);
-    let zram = Zram::new(rig.frames, &Lz4, 1000, 1 << 30).unwrap();
+    let zram = Zram::new(rig.frames, &Lz4, streams(), 1000, 1 << 30).unwrap();
     let pfn = rig.alloc().unwrap();
     for slot in 1..1000 {
         rig.fill(pfn, u64::from(slot) << 40);
@@ -158,7 +158,7 @@ fn objects_are_packed_tightly() {
 #[test]
 fn a_page_of_one_word_takes_no_memory_and_no_io() {
     let rig = Rig::new(200);
-    let zram = Zram::new(rig.frames, &Lz4, 100, 1 << 20).unwrap();
+    let zram = Zram::new(rig.frames, &Lz4, streams(), 100, 1 << 20).unwrap();
     let disk = Disk::new("plain", 100);
     let same = SameFilled::new(rig.frames, disk).unwrap();
     let pfn = rig.alloc().unwrap();
@@ -198,7 +198,15 @@ fn what_does_not_fit_in_memory_moves_to_the_disk_oldest_first() {
     let rig = Rig::new(600);
     let before = rig.frames.used();
     let disk = Disk::new("discards", 400);
-    let zswap = Zswap::new(rig.frames, rig.vmstat, &Lz4, disk, 20 * PAGE as u64).unwrap();
+    let zswap = Zswap::new(
+        rig.frames,
+        rig.vmstat,
+        &Lz4,
+        streams(),
+        disk,
+        20 * PAGE as u64,
+    )
+    .unwrap();
     let pfn = rig.alloc().unwrap();
     for slot in 1..400 {
         rig.fill(pfn, u64::from(slot) << 40);
@@ -235,8 +243,16 @@ fn what_does_not_fit_in_memory_moves_to_the_disk_oldest_first() {
 fn memory_in_front_of_a_full_disk_agrees_with_a_map() {
     let rig = Rig::new(900);
     // The device behind is small memory itself, so that both become full.
-    let small = leak(Zram::new(rig.frames, &Lz4, 300, 60 * PAGE as u64).unwrap());
-    let zswap = Zswap::new(rig.frames, rig.vmstat, &Lz4, small, 30 * PAGE as u64).unwrap();
+    let small = leak(Zram::new(rig.frames, &Lz4, streams(), 300, 60 * PAGE as u64).unwrap());
+    let zswap = Zswap::new(
+        rig.frames,
+        rig.vmstat,
+        &Lz4,
+        streams(),
+        small,
+        30 * PAGE as u64,
+    )
+    .unwrap();
     exercise(&rig, &zswap, 77, 30_000, &|| {
         zswap.validate().unwrap();
         small.validate().unwrap();
@@ -250,7 +266,15 @@ fn a_disk_that_fails_behind_compressed_memory_loses_nothing_that_was_accepted() 
     let rig = Rig::new(600);
     let disk = Disk::new("plain", 300);
     disk.fail_every.store(3, Ordering::Relaxed);
-    let zswap = Zswap::new(rig.frames, rig.vmstat, &Lz4, disk, 20 * PAGE as u64).unwrap();
+    let zswap = Zswap::new(
+        rig.frames,
+        rig.vmstat,
+        &Lz4,
+        streams(),
+        disk,
+        20 * PAGE as u64,
+    )
+    .unwrap();
     let pfn = rig.alloc().unwrap();
     let mut accepted = Vec::new();
     for slot in 1..300 {
@@ -306,7 +330,7 @@ fn damaged_compressed_pages_are_errors() {
         }
     }
     let rig = Rig::new(100);
-    let zram = Zram::new(rig.frames, &Liar, 10, 1 << 20).unwrap();
+    let zram = Zram::new(rig.frames, &Liar, streams(), 10, 1 << 20).unwrap();
     let pfn = rig.anon(1 << 40);
     zram.write(3, &[pfn], rig.ram).unwrap();
     assert_eq!(zram.read(3, pfn, rig.ram), Err(IoError::EBADMSG));
@@ -325,9 +349,16 @@ fn devices_free_their_memory_when_they_cannot_be_made() {
     let disk = Disk::new("plain", 2000);
     for budget in 0..12 {
         rig.frames.budget.store(budget, Ordering::Relaxed);
-        drop(Zram::new(rig.frames, &Lz4, 2000, 1 << 20));
+        drop(Zram::new(rig.frames, &Lz4, streams(), 2000, 1 << 20));
         rig.frames.budget.store(budget, Ordering::Relaxed);
-        drop(Zswap::new(rig.frames, rig.vmstat, &Lz4, disk, 1 << 20));
+        drop(Zswap::new(
+            rig.frames,
+            rig.vmstat,
+            &Lz4,
+            streams(),
+            disk,
+            1 << 20,
+        ));
         rig.frames.budget.store(budget, Ordering::Relaxed);
         drop(SameFilled::new(rig.frames, disk));
         rig.frames.budget.store(budget, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Disk, Lz4, PAGE, Rig, Rng};
+use common::{Disk, Lz4, PAGE, Rig, Rng, streams};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use vellum_machine::{VmEvent, VmItem};
@@ -433,8 +433,16 @@ fn agrees_on_devices_in_front_of_each_other() {
     let rig = Rig::new(2200);
     let disk = Disk::new("discards", 900);
     let checked = Box::leak(Box::new(Checked::new(rig.frames, disk).unwrap()));
-    let zswap = Zswap::new(rig.frames, rig.vmstat, &Lz4, checked, 60 * PAGE as u64).unwrap();
-    let zram = Zram::new(rig.frames, &Lz4, 900, 150 * PAGE as u64).unwrap();
+    let zswap = Zswap::new(
+        rig.frames,
+        rig.vmstat,
+        &Lz4,
+        streams(),
+        checked,
+        60 * PAGE as u64,
+    )
+    .unwrap();
+    let zram = Zram::new(rig.frames, &Lz4, streams(), 900, 150 * PAGE as u64).unwrap();
     let (zswap, zram): (&Zswap<'_>, &Zram<'_>) =
         (Box::leak(Box::new(zswap)), Box::leak(Box::new(zram)));
     let plain = Disk::new("plain", 300);

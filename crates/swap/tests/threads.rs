@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Disk, Lz4, PAGE, Rig, Rng};
+use common::{Disk, Lz4, PAGE, Rig, Rng, streams};
 use std::sync::{Mutex, MutexGuard};
 use vellum_page::{PageFlags, PageSource, PageState};
 use vellum_swap::{SwapDevice, SwapEntry, SwapInError, SwapOn, Zswap};
@@ -224,7 +224,15 @@ fn few_pages_that_everybody_wants() {
 fn compressed_memory_that_moves_to_a_disk() {
     let rig = Rig::new(800);
     let disk = Disk::new("plain", 300);
-    let zswap = Zswap::new(rig.frames, rig.vmstat, &Lz4, disk, 12 * PAGE as u64).unwrap();
+    let zswap = Zswap::new(
+        rig.frames,
+        rig.vmstat,
+        &Lz4,
+        streams(),
+        disk,
+        12 * PAGE as u64,
+    )
+    .unwrap();
     let zswap: &'static Zswap<'static> = Box::leak(Box::new(zswap));
     race(rig, zswap, 250, 40_000);
     zswap.validate().unwrap();

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use vellum_machine::{DirectMap, VmStat};
+use vellum_machine::{CpuLocal, Cpus, DirectMap, MAX_CPUS, PerCpuSlot, VmStat};
 use vellum_page::{AllocRequest, Memmap, PageFlags, PageSource, PageState};
-use vellum_swap::{Compressor, Corrupt, IoError, Swap, SwapDevice, WriteError};
-use vellum_types::{Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, PhysAddr, PhysRange};
+use vellum_swap::{Compressor, Corrupt, IoError, Stream, Streams, Swap, SwapDevice, WriteError};
+use vellum_types::{CpuId, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, PhysAddr, PhysRange};
 
 pub const PAGE: usize = PAGE_SIZE as usize;
 
@@ -222,6 +222,33 @@ impl Compressor for Lz4 {
             _ => Err(Corrupt),
         }
     }
+}
+
+/// Each thread is a CPU.
+struct Threads;
+
+std::thread_local! {
+    static CPU: u16 = NEXT_CPU.fetch_add(1, Ordering::Relaxed) as u16;
+}
+static NEXT_CPU: AtomicU32 = AtomicU32::new(0);
+
+// SAFETY: each thread has a number of its own, less than MAX_CPUS by the assertion.
+unsafe impl CpuLocal for Threads {
+    fn pin(&self) -> CpuId {
+        let cpu = CPU.with(|cpu| *cpu);
+        assert!(cpu < MAX_CPUS);
+        CpuId(cpu)
+    }
+    fn unpin(&self, _: CpuId) {}
+}
+
+/// Buffers for the threads of one test.
+pub fn streams() -> &'static Streams<'static> {
+    let slots = (0..MAX_CPUS)
+        .map(|_| PerCpuSlot::new(Stream::new()))
+        .collect();
+    let slots = Vec::leak(slots);
+    Box::leak(Box::new(Streams::new(Cpus::new(MAX_CPUS, &Threads), slots)))
 }
 
 /// All of it. Lives until the process ends: tests are short.
