@@ -38,14 +38,39 @@ pub(crate) struct TestMachine {
     low: DirectMap<'static>,
     memmap: Memmap<'static>,
     used: Mutex<Used>,
-    /// Translations of the kernel half that were used since the last flush: page number to frame.
-    tlb: Mutex<HashMap<u64, Pfn>>,
+    tlb: Mutex<Tlb>,
     cpus: u16,
     fail_after: AtomicI64,
     pub(crate) flushes: AtomicU64,
     pub(crate) local_flushes: AtomicU64,
     pub(crate) vmstat: VmStat,
     pub(crate) nodes: HeapSource,
+}
+
+/// Translations of the kernel half that were used since the last flush.
+struct Tlb {
+    /// Page number to frame.
+    entries: HashMap<u64, Pfn>,
+    /// How many entries each frame has.
+    of_frame: Vec<u16>,
+}
+
+impl Tlb {
+    fn frame(&mut self, page: u64, walked: Pfn) -> Pfn {
+        *self.entries.entry(page).or_insert_with(|| {
+            self.of_frame[(walked - Pfn::new(FIRST)) as usize] += 1;
+            walked
+        })
+    }
+
+    fn flush(&mut self, range: VirtRange) {
+        let of_frame = &mut self.of_frame;
+        self.entries.retain(|page, pfn| {
+            let keep = !range.contains(VirtAddr::from_page_number(*page));
+            of_frame[(*pfn - Pfn::new(FIRST)) as usize] -= u16::from(!keep);
+            keep
+        });
+    }
 }
 
 struct Used {
@@ -79,7 +104,10 @@ impl TestMachine {
                 frames: (0..pages as usize).map(|i| i < reserved).collect(),
                 hints: [0, low as usize],
             }),
-            tlb: Mutex::new(HashMap::new()),
+            tlb: Mutex::new(Tlb {
+                entries: HashMap::new(),
+                of_frame: vec![0; pages as usize],
+            }),
             cpus,
             fail_after: AtomicI64::new(i64::MAX),
             flushes: AtomicU64::new(0),
@@ -128,7 +156,7 @@ impl TestMachine {
         let walked = Pfn::containing(phys).expect("RAM");
         let mut tlb = self.tlb.lock().unwrap();
         // A translation that was not flushed wins over the page table.
-        let pfn = *tlb.entry(va.page_number()).or_insert(walked);
+        let pfn = tlb.frame(va.page_number(), walked);
         pfn.addr() + va.page_offset()
     }
 }
@@ -193,12 +221,10 @@ impl PageSource for TestMachine {
         );
         let pages = head.order().pages();
         let freed = PfnRange::from_len(pfn, pages).unwrap();
-        let stale = self
-            .tlb
-            .lock()
-            .unwrap()
-            .values()
-            .any(|p| freed.contains(*p));
+        let at = (pfn - Pfn::new(FIRST)) as usize;
+        let stale = self.tlb.lock().unwrap().of_frame[at..at + pages as usize]
+            .iter()
+            .any(|users| *users > 0);
         assert!(
             !stale,
             "{pfn:?} is free before its translations are flushed"
@@ -206,7 +232,6 @@ impl PageSource for TestMachine {
         for frame in freed.iter() {
             self.memmap.page(frame).set_state(PageState::Free);
         }
-        let at = (pfn - Pfn::new(FIRST)) as usize;
         self.used.lock().unwrap().frames[at..at + pages as usize].fill(false);
     }
 
@@ -258,13 +283,11 @@ impl Machine for TestMachine {
     fn flush_wait(&self, _: SpaceId) {}
     fn flush_tlb_kernel_range(&self, range: VirtRange) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
-        let drop = |va: &u64| range.contains(VirtAddr::from_page_number(*va));
-        self.tlb.lock().unwrap().retain(|va, _| !drop(va));
+        self.tlb.lock().unwrap().flush(range);
     }
     fn flush_tlb_kernel_local(&self, range: VirtRange) {
         self.local_flushes.fetch_add(1, Ordering::Relaxed);
-        let page = range.start().page_number();
-        self.tlb.lock().unwrap().remove(&page);
+        self.tlb.lock().unwrap().flush(range);
     }
     fn read_kernel(&self, va: VirtAddr, phys: vellum_types::PhysAddr, out: &mut [u8]) {
         self.bus.read_bytes(self.translate(va, phys), out);
