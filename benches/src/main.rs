@@ -7,7 +7,6 @@
 
 mod machine;
 mod ops;
-mod swap;
 
 use machine::{BenchMachine, BenchStore};
 use std::process::ExitCode;
