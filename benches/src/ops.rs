@@ -40,6 +40,7 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         "the same, 1000 objects at once: sheaves and slabs",
         kmem_cache_miss,
     ),
+    ("kmalloc", "kmalloc + kfree, 64 bytes", kmalloc),
     ("kbox", "box of 64 bytes in a cache, made and dropped", kbox),
     (
         "vmalloc-vfree-4k",
