@@ -73,6 +73,8 @@ extern crate std;
 mod allocator;
 mod boot;
 mod buddy;
+mod bulk;
+mod contig;
 mod drain;
 mod fallback;
 mod frames;
@@ -84,6 +86,7 @@ mod node;
 mod pcp;
 #[expect(unsafe_code, reason = "boot memory becomes values in one audited file")]
 mod place;
+mod poison;
 mod request;
 #[expect(unsafe_code, reason = "a stopped CPU is reached by its word alone")]
 mod stopped;
@@ -97,9 +100,11 @@ mod sync {
     pub(crate) use core::sync::atomic::{AtomicBool, Ordering};
 }
 
-pub use allocator::{PAGE_POISON, PageAllocator};
+pub use allocator::PageAllocator;
 pub use boot::BootError;
+pub use contig::{ContigError, IsolatedRange};
 pub use frames::PAGEBLOCK_ORDER;
 pub use place::place_at_boot;
+pub use poison::PAGE_POISON;
 pub use watermark::Watermarks;
 pub use zone::ZoneInfo;
