@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use vellum_machine::TraceEvent;
+use vellum_reclaim::PolicyKind;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -41,6 +42,47 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a program and report what the memory system did.
     Run(RunArgs),
+    /// Replay a trace of page references under the reclaim policies, beside Bélády's optimum.
+    Replay(ReplayArgs),
+}
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  valgrind --tool=lackey --trace-mem=yes --log-file=sort.trace sort big.txt > sorted.txt
+  vellum replay sort.trace --ram 4M --policy mglru --policy lru
+        Faults, refaults and writes of two policies on a machine of 1024 pages.
+
+  vellum replay sort.trace --compare --svg curve.svg
+        All policies at eight sizes of memory, and the miss-ratio curve as a picture.
+
+Formats, told apart line by line:
+  lackey's  I  04000d2b,3    L 1ffeffe7e0,8    S …    M …
+  plain     R 7f001000       W 0x7f002000
+  ours      the JSON lines of `vellum run --trace page_fault_user`
+  or a packed trace of this project's repository";
+
+#[derive(Debug, Args)]
+#[command(after_help = REPLAY_EXAMPLES)]
+pub(crate) struct ReplayArgs {
+    /// The trace; `-` is standard input.
+    #[arg(value_name = "TRACE")]
+    pub(crate) trace: PathBuf,
+
+    /// Memory, rounded down to whole pages; half of the trace's pages if not given.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) ram: Option<u64>,
+
+    /// A policy to replay under: two-list, linux24, mglru or lru; may be repeated. All if not given.
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: Vec<PolicyKind>,
+
+    /// Compare at eight sizes of memory instead of one.
+    #[arg(long, conflicts_with = "ram")]
+    pub(crate) compare: bool,
+
+    /// Where to draw the miss-ratio curve.
+    #[arg(long, value_name = "PATH", requires = "compare")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -119,10 +161,10 @@ mod tests {
     use clap::CommandFactory;
 
     fn parse(words: &[&str]) -> Result<RunArgs, clap::Error> {
-        let Cli {
-            command: Command::Run(arguments),
-        } = Cli::try_parse_from(words)?;
-        Ok(arguments)
+        match Cli::try_parse_from(words)?.command {
+            Command::Run(arguments) => Ok(arguments),
+            Command::Replay(_) => panic!("not a run"),
+        }
     }
 
     #[test]
@@ -170,6 +212,24 @@ mod tests {
             "x",
         ];
         assert_eq!(parse(&all).unwrap().trace_mask(), 0x7f);
+    }
+
+    #[test]
+    fn a_replay() {
+        let words = ["vellum", "replay", "t", "--ram", "4M", "--policy", "mglru"];
+        let Command::Replay(replay) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("not a replay")
+        };
+        assert_eq!(replay.ram, Some(4 << 20));
+        assert_eq!(replay.policy, [PolicyKind::Mglru]);
+        for words in [
+            &["vellum", "replay"][..],
+            &["vellum", "replay", "t", "--policy", "fifo"],
+            &["vellum", "replay", "t", "--svg", "f"],
+            &["vellum", "replay", "t", "--compare", "--ram", "1M"],
+        ] {
+            assert!(Cli::try_parse_from(words).is_err(), "{words:?}");
+        }
     }
 
     #[test]
