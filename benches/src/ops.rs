@@ -42,6 +42,11 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         kmem_cache_miss,
     ),
     ("kmalloc", "kmalloc + kfree, 64 bytes", kmalloc),
+    (
+        "kmalloc-any",
+        "the same, the size known at run time only",
+        kmalloc_any,
+    ),
     ("kbox", "box of 64 bytes in a cache, made and dropped", kbox),
     (
         "vmalloc-vfree-4k",
@@ -307,10 +312,18 @@ fn kmem_cache_miss(system: &Bench<'_>, n: u64) {
 }
 
 fn kmalloc(system: &Bench<'_>, n: u64) {
+    kmalloc_pairs(system, n, || 64);
+}
+
+fn kmalloc_any(system: &Bench<'_>, n: u64) {
+    kmalloc_pairs(system, n, || std::hint::black_box(64));
+}
+
+#[inline(always)]
+fn kmalloc_pairs(system: &Bench<'_>, n: u64, size: impl Fn() -> usize) {
     let kmalloc = Kmalloc::boot(system.slab()).expect("memory");
     for _ in 0..n {
-        let size = std::hint::black_box(64);
-        let memory = kmalloc.alloc(size, GfpFlags::KERNEL).expect("memory");
+        let memory = kmalloc.alloc(size(), GfpFlags::KERNEL).expect("memory");
         // SAFETY: allocated above, and used by nobody.
         unsafe { kmalloc.free(std::hint::black_box(memory)) };
     }

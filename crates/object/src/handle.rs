@@ -4,6 +4,7 @@ use crate::ObjectSource;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
+use core::pin::Pin;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
@@ -32,6 +33,13 @@ impl<'m, T> KBox<'m, T> {
         }
     }
 
+    /// Promises that the value is not moved again.
+    pub fn into_pin(self) -> Pin<Self> {
+        // SAFETY: the value lies in its object until it is dropped there: a pinned box gives out no
+        // `&mut T` for a T that cares, and `into_value` takes the box itself.
+        unsafe { Pin::new_unchecked(self) }
+    }
+
     /// Moves the value out and frees the object.
     pub fn into_value(self) -> T {
         let this = core::mem::ManuallyDrop::new(self);
@@ -42,6 +50,9 @@ impl<'m, T> KBox<'m, T> {
         inner.value
     }
 }
+
+// The box may be moved: its value stays where it is.
+impl<T> Unpin for KBox<'_, T> {}
 
 impl<T> Deref for KBox<'_, T> {
     type Target = T;
@@ -131,6 +142,28 @@ impl<'m, T> KArc<'m, T> {
     pub fn strong_count(this: &Self) -> u32 {
         // Relaxed: the caller's lock orders it, if it matters.
         this.inner().count.load(Ordering::Relaxed)
+    }
+
+    /// The value itself, if this is its only owner; else the handle again.
+    ///
+    /// # Errors
+    /// There are other owners.
+    pub fn try_unwrap(this: Self) -> Result<T, Self> {
+        // Acquire pairs with the Release in drop: the other owners' uses are over. From 1 to 0, so
+        // that an owner that is made at this moment is impossible: it would be made from `this`.
+        let count = &this.inner().count;
+        if count
+            .compare_exchange(1, 0, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            return Err(this);
+        }
+        let this = core::mem::ManuallyDrop::new(this);
+        // SAFETY: initialised; no owner is left, so it is read once.
+        let inner = unsafe { this.inner.read() };
+        // SAFETY: the memory came from this source and was given up by the read above.
+        unsafe { inner.source.free_object(this.inner.cast()) };
+        Ok(inner.value)
     }
 
     /// The value, if this is its only owner.

@@ -82,6 +82,24 @@ mod tests {
     }
 
     #[test]
+    fn values_come_back() {
+        let source = HeapSource::new(ObjectCache::<std::string::String>::ARC_LAYOUT);
+        let cache = ObjectCache::new(&source);
+        let one = cache.shared(std::string::String::from("x")).unwrap();
+        let two = one.clone();
+        let one = crate::KArc::try_unwrap(one).unwrap_err();
+        drop(two);
+        assert_eq!(crate::KArc::try_unwrap(one).unwrap(), "x");
+        let pinned = cache.pinned(std::string::String::from("y")).unwrap();
+        assert_eq!(pinned.as_str(), "y");
+        drop(pinned);
+        assert_eq!(source.live(), 0);
+        source.fail_after(0);
+        let (value, error) = cache.try_boxed(std::string::String::from("z")).unwrap_err();
+        assert_eq!((value.as_str(), error), ("z", OutOfMemory));
+    }
+
+    #[test]
     fn out_of_memory_drops_the_value() {
         let source = HeapSource::new(ObjectCache::<std::sync::Arc<()>>::BOX_LAYOUT);
         source.fail_after(0);

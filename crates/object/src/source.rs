@@ -4,6 +4,7 @@ use crate::handle::{ArcInner, BoxInner, KArc, KBox};
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::panic::Location;
+use core::pin::Pin;
 use core::ptr::NonNull;
 use vellum_types::OutOfMemory;
 
@@ -100,13 +101,38 @@ impl<'m, T> ObjectCache<'m, T> {
     /// If the source was made for smaller objects.
     #[track_caller]
     pub fn boxed(&self, value: T) -> Result<KBox<'m, T>, OutOfMemory> {
-        match self.place(BoxInner {
+        self.try_boxed(value).map_err(|(_, error)| error)
+    }
+
+    /// Like [`ObjectCache::boxed`], for a value that must not just be dropped.
+    ///
+    /// # Errors
+    /// Out of memory, with the value.
+    ///
+    /// # Panics
+    /// If the source was made for smaller objects.
+    #[track_caller]
+    pub fn try_boxed(&self, value: T) -> Result<KBox<'m, T>, (T, OutOfMemory)> {
+        let inner = BoxInner {
             source: self.source,
             value,
-        }) {
+        };
+        match self.place(inner) {
             Ok(inner) => Ok(KBox::from_inner(inner)),
-            Err((_, error)) => Err(error),
+            Err((inner, error)) => Err((inner.value, error)),
         }
+    }
+
+    /// Like [`ObjectCache::boxed`], for a value that is never moved again.
+    ///
+    /// # Errors
+    /// Out of memory; `value` is dropped.
+    ///
+    /// # Panics
+    /// If the source was made for smaller objects.
+    #[track_caller]
+    pub fn pinned(&self, value: T) -> Result<Pin<KBox<'m, T>>, OutOfMemory> {
+        self.boxed(value).map(KBox::into_pin)
     }
 
     /// Moves `value` into a new object with a reference count of one.

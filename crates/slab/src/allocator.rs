@@ -30,6 +30,9 @@ impl fmt::Display for LiveObjects {
 
 impl core::error::Error for LiveObjects {}
 
+/// Makes an object of the memory it is given, which has the layout of its cache and is used by nobody.
+pub type Ctor = unsafe fn(NonNull<u8>);
+
 /// What a cache is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSpec {
@@ -40,8 +43,8 @@ pub struct CacheSpec {
     /// How objects are treated.
     pub flags: CacheFlags,
     /// Called once for each object of a new slab, not for each allocation: a free object stays
-    /// constructed, and is given back in that state. It may write within the layout.
-    pub ctor: Option<fn(NonNull<u8>)>,
+    /// constructed, and is given back in that state.
+    pub ctor: Option<Ctor>,
 }
 
 /// The list of caches: it only grows.
@@ -200,12 +203,15 @@ impl<'m> SlabAllocator<'m> {
 
     fn make(&'m self, spec: CacheSpec, class: u8) -> Result<&'m KmemCache<'m>, OutOfMemory> {
         let same = |cache: &&KmemCache<'m>| {
-            let ctor = |f: Option<fn(NonNull<u8>)>| f.map(|f| f as usize);
+            let ctor = |f: Option<Ctor>| f.map(|f| f as usize);
             cache.name() == spec.name
                 && cache.layout() == spec.layout
                 && cache.flags() == spec.flags
                 && ctor(cache.ctor) == ctor(spec.ctor)
                 && class_of(cache.owner) == u32::from(class)
+                // What is in the objects of a slab that waits may be another type's: two
+                // constructors can be one piece of code.
+                && (spec.ctor.is_none() || cache.info().num_slabs == 0)
         };
         if let Some(old) = self.all().filter(same).find(|cache| cache.revive()) {
             return Ok(old);

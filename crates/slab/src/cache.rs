@@ -5,7 +5,7 @@ use crate::geometry::Geometry;
 use crate::node::Lists;
 use crate::parts::Parts;
 use crate::sheaf::{CAPACITY, CpuPublic, CpuSheaves};
-use crate::{CacheFlags, SlabInfo};
+use crate::{CacheFlags, Ctor, SlabInfo};
 use core::alloc::Layout;
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -29,7 +29,7 @@ pub(crate) struct Identity<'m> {
     pub(crate) name: &'static str,
     /// The owner word of its slabs on node 0.
     pub(crate) owner: u32,
-    pub(crate) ctor: Option<fn(NonNull<u8>)>,
+    pub(crate) ctor: Option<Ctor>,
     /// The cache that was made before it.
     pub(crate) next: Option<&'m KmemCache<'m>>,
 }
@@ -104,7 +104,7 @@ pub struct KmemCache<'m> {
     pub(crate) nodes: &'m [SpinLock<Lists>],
     pub(crate) publics: &'m [CpuPublic],
     pub(crate) ground: Ground<'m>,
-    pub(crate) ctor: Option<fn(NonNull<u8>)>,
+    pub(crate) ctor: Option<Ctor>,
     /// Asked for pages of these nodes, it got some of others.
     pub(crate) poor_nodes: AtomicU8,
     pub(crate) next_colour: AtomicU16,
@@ -219,21 +219,23 @@ impl<'m> KmemCache<'m> {
             // 0 is nobody's owner word.
             return self.free_slow(object, 0, site);
         };
+        let owner = page.owner();
         // SAFETY: the same promise.
-        unsafe { self.free_owned(object, page.owner(), site) };
-    }
-
-    /// As `free_at`, when the owner word of the object's page is known.
-    ///
-    /// # Safety
-    /// As `free`.
-    #[inline(always)]
-    pub(crate) unsafe fn free_owned(&self, object: NonNull<u8>, owner: u32, site: Site) {
-        let push = |cpu: &mut CpuSheaves<'_>| cpu.push(object, owner).then_some(());
-        // SAFETY: `push` calls nobody.
-        if unsafe { self.cpus.with_leaf(push) }.is_none() {
+        if !unsafe { self.try_free(object, owner) } {
             self.free_slow(object, owner, site);
         }
+    }
+
+    /// Takes the object back if that is simple. False, and nothing happened, if not; so with an
+    /// `owner`, the owner word of the object's page, that is another cache's.
+    ///
+    /// # Safety
+    /// As `free`, if the object is of this cache.
+    #[inline(always)]
+    pub(crate) unsafe fn try_free(&self, object: NonNull<u8>, owner: u32) -> bool {
+        let push = |cpu: &mut CpuSheaves<'_>| cpu.push(object, owner).then_some(());
+        // SAFETY: `push` calls nobody.
+        unsafe { self.cpus.with_leaf(push) }.is_some()
     }
 
     /// The counter that its pages are counted in.

@@ -85,8 +85,8 @@ const NAMES: [[&str; CLASSES]; KINDS] = [
 pub struct Kmalloc<'m> {
     /// By kind and class; a row is filled up with its last cache.
     caches: [[&'m KmemCache<'m>; ROW]; KINDS],
-    /// By the class of the owner word.
-    by_owner: [Option<&'m KmemCache<'m>>; OWNERS],
+    /// By the class of the owner word; where that is nobody's, a cache that will not take the object.
+    by_owner: [&'m KmemCache<'m>; OWNERS],
     slab: &'m SlabAllocator<'m>,
     frames: Frames<'m>,
     ram: DirectMap<'m>,
@@ -105,7 +105,7 @@ impl<'m> Kmalloc<'m> {
         ];
         // Filled below; any cache will do until then.
         let mut caches = [[slab.cache_of_caches(); ROW]; KINDS];
-        let mut by_owner = [None; OWNERS];
+        let mut by_owner = [slab.cache_of_caches(); OWNERS];
         for (kind, row) in caches.iter_mut().enumerate() {
             for class in 0..CLASSES {
                 let tag = kind * CLASSES + class + 1;
@@ -119,7 +119,7 @@ impl<'m> Kmalloc<'m> {
                 };
                 let cache = slab.create_class(spec, tag as u8)?;
                 row[class..].fill(cache);
-                by_owner[tag] = Some(cache);
+                by_owner[tag] = cache;
             }
         }
         let source = slab.source();
@@ -138,7 +138,8 @@ impl<'m> Kmalloc<'m> {
     /// bytes, and to `size` if that is a power of two (for more than a page: as far as the direct map
     /// itself is). [`ZERO_SIZE_PTR`] for nothing. `None` without memory. With [`GfpFlags::DMA`] from
     /// ZONE_DMA, with [`GfpFlags::ZERO`] zeroed. Linux's `kmalloc`.
-    #[inline]
+    // Always: nearly all sizes and flags are constants, and most of this disappears.
+    #[inline(always)]
     #[track_caller]
     pub fn alloc(&self, size: usize, gfp: GfpFlags) -> Option<NonNull<u8>> {
         let site = Location::caller();
@@ -219,23 +220,37 @@ impl<'m> Kmalloc<'m> {
     ///
     /// # Panics
     /// If a broken promise is noticed, as with [`KmemCache::free`].
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub unsafe fn free(&self, memory: NonNull<u8>) {
         let site = Location::caller();
-        match self.cache_of(memory) {
-            // SAFETY: the owner word of its page says that the object is this cache's.
-            Some((cache, owner)) => unsafe { cache.free_owned(memory, owner, site) },
+        let Some(page) = self.frames.page_of(memory) else {
+            // 0 is nobody's owner word.
+            return self.free_slow(memory, 0, site);
+        };
+        let owner = page.owner();
+        // SAFETY: the caller's promise; the cache looks at the owner word.
+        if !unsafe { self.by_owner[class_of(owner) as usize % OWNERS].try_free(memory, owner) } {
+            self.free_slow(memory, owner, site);
+        }
+    }
+
+    /// What the first sheaf does not take, and what is of no cache.
+    #[cold]
+    #[inline(never)]
+    fn free_slow(&self, memory: NonNull<u8>, owner: u32, site: Site) {
+        match self.cache_of(owner) {
+            Some(cache) => cache.free_slow(memory, owner, site),
             None => self.free_pages(memory, site),
         }
     }
 
-    /// The cache that `memory` is an object of, and the owner word of its page.
-    #[inline(always)]
-    fn cache_of(&self, memory: NonNull<u8>) -> Option<(&'m KmemCache<'m>, u32)> {
-        let owner = self.frames.page_of(memory)?.owner();
-        let cache = self.by_owner[class_of(owner) as usize % OWNERS]?;
-        Some((cache, owner))
+    /// The cache that an owner word names.
+    fn cache_of(&self, owner: u32) -> Option<&'m KmemCache<'m>> {
+        let tag = class_of(owner) as usize;
+        (1..=KINDS * CLASSES)
+            .contains(&tag)
+            .then(|| self.by_owner[tag])
     }
 
     /// The order of the pages that start at `memory`.
@@ -247,8 +262,6 @@ impl<'m> Kmalloc<'m> {
         (phys.is_page_aligned() && whole).then(|| (head, page.order()))
     }
 
-    #[cold]
-    #[inline(never)]
     fn free_pages(&self, memory: NonNull<u8>, site: Site) {
         if memory == ZERO_SIZE_PTR {
             return;
@@ -272,7 +285,8 @@ impl<'m> Kmalloc<'m> {
         if memory == ZERO_SIZE_PTR {
             return 0;
         }
-        if let Some((cache, _)) = self.cache_of(memory) {
+        let page = self.frames.page_of(memory);
+        if let Some(cache) = page.and_then(|page| self.cache_of(page.owner())) {
             return cache.layout().size();
         }
         match self.order_of(memory) {
@@ -309,7 +323,7 @@ impl<'m> Kmalloc<'m> {
 
     /// The caches of the size classes: plain, reclaimable, DMA.
     pub fn caches(&self) -> impl Iterator<Item = &'m KmemCache<'m>> {
-        self.by_owner.iter().copied().flatten()
+        self.by_owner[1..=KINDS * CLASSES].iter().copied()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The bytes of slabs.
 
+use crate::Ctor;
 use crate::flags::CacheFlags;
 use crate::geometry::Geometry;
 use core::ptr::NonNull;
@@ -100,14 +101,15 @@ impl<'c> Slab<'c> {
     }
 
     /// Makes every object of a new slab free, and constructed if `ctor` is given.
-    pub(crate) fn init(&self, ctor: Option<fn(NonNull<u8>)>) {
+    pub(crate) fn init(&self, ctor: Option<Ctor>) {
         let objects = self.geometry.objects;
         for index in 0..objects {
             if !self.geometry.bitmap {
                 self.set_link(index, if index + 1 == objects { END } else { index + 1 });
             }
             if let Some(ctor) = ctor {
-                ctor(self.object(index));
+                // SAFETY: an object of a new slab, of the layout that the constructor was given for.
+                unsafe { ctor(self.object(index)) };
             }
             if self.geometry.flags.intersects(CacheFlags::DEBUG) {
                 self.mark_new(index);

@@ -12,7 +12,9 @@ use vellum_types::{GfpFlags, Pfn};
 
 const MADE: u64 = 0x5eed_5eed;
 
-fn construct(object: NonNull<u8>) {
+/// # Safety
+/// There is memory for a word.
+unsafe fn construct(object: NonNull<u8>) {
     // SAFETY: the layout is that of a word.
     unsafe { object.cast::<u64>().write(MADE) };
 }
@@ -43,6 +45,39 @@ fn objects_stay_constructed() {
             slab.shrink();
         }
     }
+}
+
+#[derive(Debug)]
+struct Inode {
+    made: u64,
+    users: u32,
+}
+
+impl Default for Inode {
+    fn default() -> Self {
+        Self {
+            made: MADE,
+            users: 0,
+        }
+    }
+}
+
+#[test]
+fn typed_objects_stay_constructed_without_unsafe_code() {
+    let (_, _, slab) = boot(256);
+    let inodes = slab
+        .constructed::<Inode>("inode", CacheFlags::RECLAIM_ACCOUNT)
+        .unwrap();
+    let mut first = inodes.alloc().unwrap();
+    first.users += 1;
+    assert_eq!((first.made, first.users), (MADE, 1));
+    drop(first);
+    // The last one freed comes first, as it was left.
+    assert_eq!(inodes.alloc().unwrap().users, 1);
+    let many: Vec<_> = (0..500).map(|_| inodes.alloc().unwrap()).collect();
+    assert!(many.iter().all(|inode| inode.made == MADE));
+    drop(many);
+    assert_eq!(inodes.cache().info().active_objs, 0);
 }
 
 #[test]
