@@ -65,6 +65,7 @@ mod shmem;
 mod spaces;
 mod uaccess;
 mod validate;
+mod walk;
 
 pub use backing::{Object, VmBacking};
 pub use context::{MmCaches, MmContext, MmParts};
@@ -74,3 +75,4 @@ pub use mm::{Area, Limits, Mm, MmLayout, MmRef, MmStats, Rss};
 pub use ops::{FileRef, MmapRequest};
 pub use shmem::ShmemStore;
 pub use validate::AreaUsage;
+pub use walk::Unmapped;

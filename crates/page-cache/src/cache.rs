@@ -8,6 +8,9 @@ use vellum_object::{KArc, ObjectCache};
 use vellum_page::{AllocRequest, Memmap, Page, PageSource};
 use vellum_types::{FileId, Order, OutOfMemory, Pfn};
 
+/// Handles to a mapping in the table: by file, by owner word.
+const TABLE_HANDLES: u32 = 2;
+
 /// The page cache of one system.
 pub struct PageCache<'m> {
     pub(crate) store: &'m dyn BackingStore,
@@ -25,6 +28,8 @@ pub struct PageCache<'m> {
 /// All mappings.
 struct Table<'m> {
     by_file: RadixTree<'m, MappingRef<'m>>,
+    /// The same by owner word.
+    by_id: RadixTree<'m, MappingRef<'m>>,
     last_id: u32,
     /// The file at which the next [`PageCache::shrink`] begins.
     hand: u64,
@@ -46,6 +51,7 @@ impl<'m> PageCache<'m> {
     ) -> Self {
         let table = Table {
             by_file: RadixTree::new(),
+            by_id: RadixTree::new(),
             last_id: 0,
             hand: 0,
         };
@@ -91,6 +97,12 @@ impl<'m> PageCache<'m> {
             .by_file
             .insert(file.0, handle, self.table_nodes)
             .map_err(|(_, error)| error)?;
+        let handle = mapping.clone();
+        let known = table.by_id.insert(u64::from(id), handle, self.table_nodes);
+        if let Err((_, error)) = known {
+            table.by_file.remove(file.0);
+            return Err(error);
+        }
         table.last_id = id;
         Ok(mapping)
     }
@@ -100,17 +112,14 @@ impl<'m> PageCache<'m> {
         self.table.lock().by_file.get(file.0).cloned()
     }
 
-    /// The mapping whose pages carry `id` as owner. Looks at every mapping: for reports, where a
-    /// frame is all that is known.
+    /// The mapping whose pages carry `id` as owner.
     pub fn find_by_id(&self, id: u32) -> Option<MappingRef<'m>> {
-        let table = self.table.lock();
-        let mut mappings = table.by_file.range(0..=u64::MAX).map(|(_, m)| m);
-        mappings.find(|m| m.id() == id).cloned()
+        self.table.lock().by_id.get(u64::from(id)).cloned()
     }
 
-    /// Handles to `mapping` beside the one that the table holds; a snapshot.
+    /// Handles to `mapping` beside those that the table holds; a snapshot.
     pub fn users(&self, mapping: &MappingRef<'m>) -> u32 {
-        KArc::strong_count(mapping) - 1
+        KArc::strong_count(mapping) - TABLE_HANDLES
     }
 
     /// Asks the store to make what was written safe; after [`Mapping::writeback`].
@@ -145,10 +154,12 @@ impl<'m> PageCache<'m> {
             return true;
         };
         // Exact: new handles come from the table, whose lock we hold, or from other handles.
-        if KArc::strong_count(mapping) != 1 {
+        if KArc::strong_count(mapping) != TABLE_HANDLES {
             return false;
         }
+        let id = u64::from(mapping.id());
         let mapping = table.by_file.remove(file.0);
+        let _other = table.by_id.remove(id);
         drop(table);
         if let Some(mapping) = mapping {
             self.retire(&mapping);
@@ -160,7 +171,12 @@ impl<'m> PageCache<'m> {
     /// handle that somebody kept is to a mapping without pages, which is in no table.
     pub fn drop_all(&self) {
         while let Some(mapping) = self.next_mapping(0) {
-            self.table.lock().by_file.remove(mapping.file().0);
+            let mut table = self.table.lock();
+            let _handles = (
+                table.by_file.remove(mapping.file().0),
+                table.by_id.remove(u64::from(mapping.id())),
+            );
+            drop(table);
             self.retire(&mapping);
         }
     }
@@ -204,6 +220,10 @@ impl<'m> PageCache<'m> {
         {
             let table = self.table.lock();
             table.by_file.validate()?;
+            table.by_id.validate()?;
+            if table.by_file.len() != table.by_id.len() {
+                return Err("the two tables of mappings differ");
+            }
             for (file, mapping) in table.by_file.range(0..=u64::MAX) {
                 if mapping.file().0 != file || mapping.id() == 0 || mapping.id() > table.last_id {
                     return Err("a mapping has a wrong name");
@@ -221,6 +241,10 @@ impl<'m> PageCache<'m> {
             return Err("nr_file_pages is wrong");
         }
         Ok(())
+    }
+
+    pub(crate) fn swap_backed(&self, file: FileId) -> bool {
+        self.store.swap_backed(file)
     }
 
     pub(crate) fn page(&self, pfn: Pfn) -> &'m Page {

@@ -48,7 +48,7 @@ impl<'m> Mapping<'m> {
         let window = {
             let mut pages = self.lock();
             if let Some(&pfn) = pages.tree.get(index) {
-                self.touch(pfn).get();
+                cache.page(pfn).get();
                 return Ok((pfn, false));
             }
             let limit = cache.readahead_limit();
@@ -222,6 +222,10 @@ impl<'m> Mapping<'m> {
                         break;
                     }
                     cache.vmstat.add(VmItem::NrFilePages, 1);
+                    if cache.swap_backed(self.file()) {
+                        page.set_flags(PageFlags::SWAPBACKED);
+                    }
+                    cache.source.lru_add(pfn);
                     let file = self.file();
                     cache
                         .trace

@@ -78,6 +78,7 @@ impl<'m> Mapping<'m> {
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
             };
+            cache.source.mark_accessed(pfn);
             let more = out(pfn.addr() + piece.start, piece.len);
             cache.put_page(pfn);
             if !more {
@@ -126,10 +127,7 @@ impl<'m> Mapping<'m> {
             return false;
         };
         let page = cache.page(pfn);
-        if !page
-            .set_flags(PageFlags::DIRTY | PageFlags::REFERENCED)
-            .contains(PageFlags::DIRTY)
-        {
+        if !page.set_flags(PageFlags::DIRTY).contains(PageFlags::DIRTY) {
             pages.tree.set_mark(index, Mark::Dirty);
             pages.nr_dirty += 1;
             cache.vmstat.add(VmItem::NrDirty, 1);

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use vellum_collections::{Mark, RadixTree};
 use vellum_machine::{LockRank, SpinGuard, SpinLock, TraceEvent, VmItem};
 use vellum_object::KArc;
-use vellum_page::{Memmap, Page, PageFlags, PageState};
+use vellum_page::{Memmap, PageFlags, PageState};
 use vellum_rmap::{MapTree, Mapped};
 use vellum_types::{FileId, PAGE_SIZE, Pfn};
 
@@ -118,7 +118,7 @@ impl<'m> Mapping<'m> {
     pub fn find_get(&self, index: u64) -> Option<Pfn> {
         let pages = self.lock();
         let pfn = *pages.tree.get(index)?;
-        self.touch(pfn).get();
+        self.memmap.page(pfn).get();
         Some(pfn)
     }
 
@@ -128,7 +128,7 @@ impl<'m> Mapping<'m> {
     pub fn find_get_range(&self, first: u64, last: u64, each: &mut dyn FnMut(u64, Pfn)) {
         let pages = self.lock();
         for (index, &pfn) in pages.tree.range(first..=last) {
-            self.touch(pfn).get();
+            self.memmap.page(pfn).get();
             each(index, pfn);
         }
     }
@@ -205,16 +205,6 @@ impl<'m> Mapping<'m> {
 
     pub(crate) fn set_error(&self, error: IoError) {
         self.wb_err.store(error.errno, Ordering::Relaxed);
-    }
-
-    /// Notes the use of a page. Linux's `folio_mark_accessed`, one level of it.
-    pub(crate) fn touch(&self, pfn: Pfn) -> &'m Page {
-        let page = self.memmap.page(pfn);
-        // Looking first keeps the line shared among readers.
-        if !page.flags().contains(PageFlags::REFERENCED) {
-            page.set_flags(PageFlags::REFERENCED);
-        }
-        page
     }
 
     /// Takes page `index` out of the tree, if it is there, and drops the cache's reference.

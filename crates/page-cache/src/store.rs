@@ -79,6 +79,12 @@ pub trait BackingStore: Sync {
     /// They are not.
     fn sync(&self, file: FileId) -> Result<(), IoError>;
 
+    /// True for a file whose pages exist nowhere but in the cache, and in swap: shared memory.
+    fn swap_backed(&self, file: FileId) -> bool {
+        let _ = file;
+        false
+    }
+
     /// Bytes in the file.
     fn size(&self, file: FileId) -> u64;
 
