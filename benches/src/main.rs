@@ -7,6 +7,7 @@
 
 mod machine;
 mod ops;
+mod swap;
 
 use machine::{BenchMachine, BenchStore};
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! The operations. Each sets up what it needs independently of `n`, then repeats.
 
 use crate::machine::BenchMachine;
+use crate::swap;
 use std::alloc::Layout;
 use vellum_machine::{CpuLocal, Cpus};
 use vellum_page::{AllocRequest, PageSource};
@@ -40,6 +41,7 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         "the same, 1000 objects at once: sheaves and slabs",
         kmem_cache_miss,
     ),
+    ("kmalloc", "kmalloc + kfree, 64 bytes", kmalloc),
     ("kbox", "box of 64 bytes in a cache, made and dropped", kbox),
     (
         "vmalloc-vfree-4k",
@@ -126,6 +128,27 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         "fork + exit, per resident page (of 1024)",
         fork_exit,
     ),
+    (
+        "swap-slot",
+        "a page takes a swap slot, enters the swap cache and leaves both",
+        swap::slot,
+    ),
+    (
+        "swap-dup-free",
+        "one more table entry for a slot, and one fewer",
+        swap::dup,
+    ),
+    (
+        "swap-out-in",
+        "a page out and back, frames included, device excluded",
+        swap::out_in,
+    ),
+    (
+        "swap-out-zram",
+        "a page to compressed memory, compressor excluded, slot freed; frame included",
+        swap::out_zram,
+    ),
+    ("swap-out-in-zram", "the same, and back", swap::out_in_zram),
 ];
 
 const ANON: u32 = 0x22;

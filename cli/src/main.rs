@@ -6,6 +6,7 @@
 //!      ├─ args     what was asked for, with clap's errors for what was not understood
 //!      ├─ engine   hands it to the `um` machine and waits
 //!      ├─ trace    typed events of the core, as JSON lines
+//!      ├─ replay   another command: traces of page references under each policy
 //!      └─ report   what the memory system did: for people, or one JSON object for tools
 //! ```
 //!
@@ -18,8 +19,10 @@
 
 mod args;
 mod engine;
+mod replay;
 mod report;
 mod size;
+mod swap_arg;
 mod trace;
 
 use args::{Cli, Command, RunArgs};
@@ -30,10 +33,11 @@ use std::process::ExitCode;
 const CANNOT_START: u8 = 125;
 
 fn main() -> ExitCode {
-    let Cli {
-        command: Command::Run(arguments),
-    } = Cli::parse();
-    match run(&arguments) {
+    let result = match Cli::parse().command {
+        Command::Run(arguments) => run(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
+    };
+    match result {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             eprintln!("vellum: {}", failure.message);

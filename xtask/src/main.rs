@@ -1,9 +1,10 @@
-//! The daily commands of the project: `cargo xtask tidy|ci|e2e|bench`.
+//! The daily commands of the project: `cargo xtask tidy|ci|e2e|bench|boot`.
 //!
 //! ```text
 //!   tidy   rules that the compiler does not know: layers, stories, unsafe code, counters, …
 //!   ci     what must pass before a change is taken: format, lints, documents, tidy, tests
 //!   e2e    whole programs, natively and under `vellum run`, compared
+//!   boot   the kernel of machines/bare in QEMU, with a program
 //!   bench  the speed of programs under `vellum run`, beside their native speed
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! `cargo test -p xtask` runs the tidy rules as tests, so that a plain test run sees them too.
 
 mod bench;
+mod boot;
 mod ci;
 mod tidy;
 mod workspace;
@@ -28,6 +30,8 @@ usage: cargo xtask COMMAND
                         --runs N      runs of each, default 7
                         --only NAME   only the cases whose name contains NAME
                         --markdown    print the table as docs/PERFORMANCE.md has it
+  boot [OPTIONS] -- PROGRAM ARGUMENTS…
+                        run a static program on the kernel in QEMU; `boot --help` has the options
   bench core [--markdown]
                         operations of the core alone, in nanoseconds and instructions
 ";
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["boot", "--help"] => Err(boot::USAGE.to_string()),
+        ["boot", rest @ ..] => return ended(boot::run(rest)),
         ["tidy"] => tidy::run(),
         ["ci"] => ci::run(),
         ["e2e", rest @ ..] => ci::e2e(rest),
@@ -43,11 +49,12 @@ fn main() -> ExitCode {
         ["bench", "core", rest @ ..] => bench::core::run(rest),
         _ => Err(USAGE.to_string()),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{message}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(result: Result<ExitCode, String>) -> ExitCode {
+    result.unwrap_or_else(|message| {
+        eprintln!("{message}");
+        ExitCode::FAILURE
+    })
 }

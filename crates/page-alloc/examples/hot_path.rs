@@ -48,6 +48,14 @@ fn bursts(allocator: &PageAllocator<'_>, count: u64, scatter: bool) {
     }
 }
 
+fn bulk(allocator: &PageAllocator<'_>, count: u64) {
+    let mut pages = [Pfn::NONE; 64];
+    for _ in 0..count / 64 {
+        let got = allocator.alloc_pages_bulk(USER, black_box(&mut pages));
+        allocator.free_pages_bulk(black_box(&pages[..got]));
+    }
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().unwrap_or_else(|| "0".into());
@@ -64,6 +72,7 @@ fn main() {
     let allocator = machine.boot_cpus(machine.memblock(), cpus, Trace::OFF);
     match what.as_str() {
         "burst" => bursts(allocator, count, false),
+        "bulk" => bulk(allocator, count),
         "scatter" => bursts(allocator, count, true),
         order => pairs(allocator, order.parse().expect("an order"), count),
     }

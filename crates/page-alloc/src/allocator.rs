@@ -13,16 +13,13 @@ use vellum_machine::{
     Cpus, DirectMap, LockRank, SpinLock, Trace, TraceEvent, VmEvent, VmItem, VmStat,
 };
 use vellum_page::{AllocRequest, Memmap, Page, PageFlags, PageSource, PageState};
-use vellum_types::{GfpFlags, MigrateType, Order, OutOfMemory, PAGE_SIZE, Pfn, ZoneType};
-
-/// What freed pages are filled with when [`PageAllocator::set_poison`] is on. Linux's `PAGE_POISON`.
-pub const PAGE_POISON: u8 = 0xaa;
+use vellum_types::{GfpFlags, MigrateType, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, ZoneType};
 
 /// The page allocator of a machine. Lives in the machine's RAM; see [`PageAllocator::boot`].
 pub struct PageAllocator<'m> {
     node: Node,
     pub(crate) frames: Frames<'m>,
-    ram: DirectMap<'m>,
+    pub(crate) ram: DirectMap<'m>,
     cpus: Cpus<'m>,
     /// The lists of all CPUs. Each changes its own, see `with_set`.
     pub(crate) cpu_sets: &'m [CpuSet],
@@ -30,7 +27,7 @@ pub struct PageAllocator<'m> {
     first_set: &'m CpuSet,
     pub(crate) vmstat: &'m VmStat,
     trace: Trace<'m>,
-    hooks: Hooks,
+    pub(crate) hooks: Hooks,
     fail: FailSwitch,
     /// The order wanted from reclaim and one more; 0 if none.
     kswapd: AtomicU8,
@@ -141,12 +138,6 @@ impl<'m> PageAllocator<'m> {
         self.hooks.set(Hook::Fail, n.is_some());
     }
 
-    /// For debugging: fill pages with [`PAGE_POISON`] as they are freed, so that use after free
-    /// shows. Linux's `page_poison=1`.
-    pub fn set_poison(&self, on: bool) {
-        self.hooks.set(Hook::Poison, on);
-    }
-
     /// Asks for reclaim in the background, until `order` can be had.
     pub(crate) fn wake_kswapd(&self, order: Order) {
         // Relaxed: a hint. Two wakers may overwrite each other, and the next request wakes again.
@@ -171,6 +162,9 @@ impl<'m> PageAllocator<'m> {
         let frames = self.frames;
         // Before the lock: the frames are the caller's alone until they are on a list.
         wipe(page);
+        if self.hooks.has(Hook::Poison) {
+            self.mark_poisoned(pfn, order);
+        }
         let pages = u64::from(order.pages());
         self.vmstat.count_many(VmEvent::PgFree, pages);
         // Before the block can be taken again, so that the counter never drops below zero.
@@ -205,10 +199,19 @@ impl<'m> PageAllocator<'m> {
     #[inline(never)]
     fn alloc_slow(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory> {
         let AllocRequest { order, gfp } = request;
+        if self.hooks.plain()
+            && !gfp.contains(GfpFlags::ZERO)
+            && let Some(pfn) = self.with_set(|own| own.pop_order(self.frames, gfp, order))
+        {
+            return Ok(pfn);
+        }
         if self.fail.trips() {
             return Err(OutOfMemory);
         }
         let pfn = self.take(order, gfp).ok_or(OutOfMemory)?;
+        if let Some(range) = PfnRange::from_len(pfn, order.pages()) {
+            self.check_poison(range);
+        }
         if gfp.contains(GfpFlags::ZERO) {
             self.ram.fill_pages(pfn, order.pages(), 0);
         }
@@ -227,15 +230,15 @@ impl<'m> PageAllocator<'m> {
     fn free_slow(&self, pfn: Pfn) {
         let (page, order) = self.allocated(pfn);
         self.trace.emit(TraceEvent::MmPageFree { pfn, order });
-        if self.hooks.has(Hook::Poison) {
-            self.ram.fill_pages(pfn, order.pages(), PAGE_POISON);
-        }
         if order != Order::ZERO {
             self.check_tails(pfn, page, order);
         }
-        if !self.keep(pfn, page, order) {
-            self.give_block(pfn, page, order);
+        if self.hooks.has(Hook::Poison) {
+            self.poison(pfn, order);
+        } else if self.keep(pfn, page, order) {
+            return;
         }
+        self.give_block(pfn, page, order);
     }
 
     /// Calls `f` with the lists of this CPU, which nobody else changes meanwhile.
@@ -365,16 +368,44 @@ impl PageSource for PageAllocator<'_> {
             return self.free_large(pfn, page);
         }
         let list = usize::from(self.frames.list_of(pfn));
-        if self.hooks.none() && list < pcp::PER_ORDER {
-            if self
-                .first_set
-                .push(self.frames, page, pfn, list, Order::ZERO)
-            {
-                self.relieve(list);
-            }
-            return;
+        if self.hooks.any() || list >= pcp::PER_ORDER {
+            return self.free_slow(pfn);
         }
-        self.free_slow(pfn);
+        if !self.first_set.is_simple(pfn, list) {
+            return self.free_run(pfn, page, list);
+        }
+        if self.first_set.push_simple(page, pfn, list) {
+            self.relieve(list);
+        }
+    }
+
+    fn alloc_pages_bulk(&self, gfp: GfpFlags, out: &mut [Pfn]) -> usize {
+        let mut got = 0;
+        if self.hooks.plain() && !gfp.contains(GfpFlags::ZERO) {
+            got = self.take_bulk(gfp, out);
+        }
+        // Below the low marks, and whatever is switched on: one by one.
+        let order = Order::ZERO;
+        while let Some(slot) = out.get_mut(got)
+            && let Ok(pfn) = self.alloc_slow(AllocRequest { order, gfp })
+        {
+            *slot = pfn;
+            got += 1;
+        }
+        got
+    }
+
+    fn free_pages_bulk(&self, blocks: &[Pfn]) {
+        let mut rest = blocks;
+        while !rest.is_empty() {
+            if self.hooks.plain() {
+                rest = &rest[self.give_bulk(rest)..];
+            }
+            if let Some((pfn, behind)) = rest.split_first() {
+                self.free_pages(*pfn);
+                rest = behind;
+            }
+        }
     }
 
     fn split_page(&self, pfn: Pfn) {

@@ -118,6 +118,17 @@ pub(crate) fn move_pageblock(
     });
 }
 
+/// Lists the free blocks of a pageblock anew, after its kind was changed.
+pub(crate) fn relist(areas: &mut FreeAreas, frames: Frames<'_>, pfn: Pfn) {
+    for_free_blocks(frames, pfn, |block, order| {
+        areas.unlink(frames, block, order);
+        areas.count_taken(order);
+        // It may merge with a neighbour now from which its old kind kept it apart.
+        frames.page(block).set_state(PageState::Tail);
+        areas.give(frames, block, order, ListEnd::Tail);
+    });
+}
+
 /// How the frames of a pageblock are used.
 #[derive(Default)]
 struct PageblockUsage {

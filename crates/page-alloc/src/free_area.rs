@@ -123,11 +123,6 @@ impl FreeAreas {
         self.pages
     }
 
-    /// Free pages on the lists of `kind`.
-    pub(crate) fn pages_of(&self, kind: Kind) -> u64 {
-        self.pages_of[kind.index()]
-    }
-
     /// Free pages that an allocation may count on. Linux: `__zone_watermark_unusable_free`.
     #[inline]
     pub(crate) fn usable(&self, highatomic: bool) -> u64 {

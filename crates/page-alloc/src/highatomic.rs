@@ -7,7 +7,7 @@
 
 use crate::fallback;
 use crate::frames::{Frames, Kind, PAGEBLOCK_ORDER};
-use crate::free_area::{FreeAreas, ListEnd};
+use crate::free_area::FreeAreas;
 use vellum_types::{MigrateType, Order, Pfn};
 
 const KIND: Kind = Kind::of(MigrateType::HighAtomic);
@@ -50,17 +50,6 @@ pub(crate) fn unreserve(areas: &mut FreeAreas, frames: Frames<'_>, to: MigrateTy
         .highatomic
         .saturating_sub(u64::from(PAGEBLOCK_ORDER.pages()));
     frames.set_migrate_type(pfn, PAGEBLOCK_ORDER, to);
-    relist(areas, frames, pfn);
+    fallback::relist(areas, frames, pfn);
     true
-}
-
-/// Lists the free blocks of a pageblock anew, after its kind was changed.
-pub(crate) fn relist(areas: &mut FreeAreas, frames: Frames<'_>, pfn: Pfn) {
-    fallback::for_free_blocks(frames, pfn, |block, order| {
-        areas.unlink(frames, block, order);
-        areas.count_taken(order);
-        // It may merge with a neighbour now from which its old kind kept it apart.
-        frames.page(block).set_state(vellum_page::PageState::Tail);
-        areas.give(frames, block, order, ListEnd::Tail);
-    });
 }

@@ -10,10 +10,12 @@ pub(crate) enum Hook {
     Trace = 1 << 0,
     /// Failures on demand.
     Fail = 1 << 1,
-    /// Pages are filled when freed, and looked at when allocated.
+    /// Pages are filled when freed.
     Poison = 1 << 2,
     /// There are several CPUs: which one this is must be asked for.
     Cpus = 1 << 3,
+    /// Some free pages were filled, and are looked at when allocated.
+    Poisoned = 1 << 4,
 }
 
 /// Which are on. Relaxed throughout: who switches one synchronises with those it concerns.
@@ -34,6 +36,12 @@ impl Hooks {
 
     pub(crate) fn has(&self, hook: Hook) -> bool {
         self.0.load(Relaxed) & hook as u32 != 0
+    }
+
+    /// True if nothing is on but, perhaps, several CPUs.
+    #[inline(always)]
+    pub(crate) fn plain(&self) -> bool {
+        self.0.load(Relaxed) & !(Hook::Cpus as u32) == 0
     }
 
     #[inline(always)]

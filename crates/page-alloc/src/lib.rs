@@ -27,42 +27,60 @@
 //! * *Watermarks*: a first pass leaves `low` in every zone, a second goes down to `min`.
 //!   `__GFP_HIGH` may use half of what is below, `GFP_ATOMIC` five eighths, `__GFP_MEMALLOC` all.
 //!
+//! * Each CPU keeps *lists* of free blocks, of single pages and a few other orders, for each zone and
+//!   mobility. Allocating from them and freeing to them takes no lock and no atomic read-modify-write.
+//!   They are filled above the low marks only, and drained on demand, in need, and of a stopped CPU.
+//! * *Isolated* pageblocks give nothing away until somebody took an exact range out of them.
+//!
 //! # States
 //! ```text
-//!   Reserved ──boot──▶ Free ──alloc_pages──▶ Allocated ──owner──▶ Slab, PageTable, Anon, File …
-//!                       ▲                        └───────free_pages────────┘│
-//!                       └───────────────────────────────────────────────────┘
+//!              ┌──── refill, drain ────┐
+//!              ▼                       ▼
+//!   Reserved ─▶ Free ──▶ Allocated ◀── PerCpu
+//!     boot      ▲           │ owner: Slab, PageTable, Anon, File …
+//!               └───────────┴── free_pages ──▶ PerCpu
 //! ```
 //! The first frame of a block carries state and order; the others are Tail. So freeing needs no size.
-//! A free block keeps its mobility in the owner word. An owner that changes the state of a block of
-//! more than one frame must keep the order (`set_state_order`).
+//! Tails stay as they are while their block is allocated, freed, kept and allocated again: whatever its
+//! order, only its first frame is touched. A free block keeps its kind in the owner word. An owner that
+//! changes the state of a block of more than one frame must keep the order (`set_state_order`).
 //!
 //! # Invariants
-//! * Every managed frame is in exactly one block, free or allocated; no block crosses a zone boundary.
-//! * Two buddies of the same order are never both free (below the largest order).
-//! * A free block is on the list of its pageblock's mobility.
-//! * Free pages of a zone = sum over its lists; `nr_free_pages` = sum over zones.
+//! * Every managed frame is in exactly one block: free, kept or allocated; no block crosses a zone
+//!   boundary.
+//! * Two buddies of the same order are never both Free, unless one is isolated or reserved.
+//! * A free block is on the list of its pageblock's kind.
+//! * Free pages of a zone = sum over its lists; the counter `nr_free_pages` = sum over zones.
+//! * What a CPU's list counts is on it, with that list's tag.
 //!
 //! [`PageAllocator::validate`] checks all of it.
 //!
 //! # Locks
 //! One spin lock per zone, rank `Zone`, the innermost of all. It guards the lists, the watermarks,
 //! the words of Free pages and the pageblock table. Descriptors of an allocated block are its owner's.
-//! No two zones are locked at once.
+//! No two zones are locked at once. A CPU's lists are its own: it is pinned while it changes them, and
+//! may take a zone's lock meanwhile.
 //!
 //! # Failure
-//! `alloc_pages` returns `OutOfMemory`. Freeing what is not allocated panics: the lists could not be
-//! trusted afterwards. [`PageAllocator::fail_after`] makes allocations fail on demand.
+//! `alloc_pages` returns `OutOfMemory`, after it has drained the lists; `__GFP_NORETRY` keeps it from
+//! that for a block. It never waits: `__GFP_NOFAIL` is kept by the wrapper that reclaims and asks again.
+//! Freeing what is not allocated panics: the lists could not be trusted afterwards. So does, with
+//! [`PageAllocator::set_poison`], the allocation that finds that somebody wrote to a free page.
+//! [`PageAllocator::fail_after`] makes allocations fail on demand.
 //!
 //! # Statistics
-//! `nr_free_pages`, `pgalloc_*` and `pgfree` are counted here and nowhere else; events
-//! `mm_page_alloc` and `mm_page_free`. [`ZoneInfo`] is what `/proc/zoneinfo` and `buddyinfo` show.
+//! The counter `nr_free_pages`, `pgalloc_*` and `pgfree` are counted here and nowhere else, the latter
+//! two when [`PageAllocator::fold_counters`] is called; events `mm_page_alloc` and `mm_page_free`.
+//! [`ZoneInfo`] is what `/proc/zoneinfo` and `buddyinfo` show.
 //!
 //! # What this does not do
-//! No per-CPU lists, no reclaim, no compaction, no reserve of high-order atomic blocks, one node.
+//! No reclaim, no compaction: it says what is in the way ([`IsolatedRange::busy`]) and that kswapd is
+//! wanted. One node.
 //!
-//! Linux: `mm/page_alloc.c`, `include/linux/mmzone.h`. Differences: watermarks are checked under the
-//! lock; blocks for another mobility are taken from the end of a list, so as not to break runs.
+//! Linux: `mm/page_alloc.c`, `mm/page_isolation.c`, `include/linux/mmzone.h`. Differences: watermarks
+//! are checked under the lock, and no CPU's list is filled from the reserves; blocks for another
+//! mobility are taken from the end of a list, so as not to break runs; pages freed in ascending order
+//! stay so on a CPU's list.
 #![no_std]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -73,6 +91,8 @@ extern crate std;
 mod allocator;
 mod boot;
 mod buddy;
+mod bulk;
+mod contig;
 mod drain;
 mod fallback;
 mod frames;
@@ -84,6 +104,7 @@ mod node;
 mod pcp;
 #[expect(unsafe_code, reason = "boot memory becomes values in one audited file")]
 mod place;
+mod poison;
 mod request;
 #[expect(unsafe_code, reason = "a stopped CPU is reached by its word alone")]
 mod stopped;
@@ -97,9 +118,11 @@ mod sync {
     pub(crate) use core::sync::atomic::{AtomicBool, Ordering};
 }
 
-pub use allocator::{PAGE_POISON, PageAllocator};
+pub use allocator::PageAllocator;
 pub use boot::BootError;
+pub use contig::{ContigError, IsolatedRange};
 pub use frames::PAGEBLOCK_ORDER;
 pub use place::place_at_boot;
+pub use poison::PAGE_POISON;
 pub use watermark::Watermarks;
 pub use zone::ZoneInfo;

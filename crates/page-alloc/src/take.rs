@@ -118,14 +118,14 @@ impl PageAllocator<'_> {
             else {
                 continue;
             };
-            if atomic && order != Order::ZERO && reserves == Reserves::Atomic {
-                highatomic::reserve(&mut state.areas, frames, zone.managed, pfn, order);
-            }
             // Still under the lock: nobody may see a Free page that is on no list.
             let page = frames.page(pfn);
             page.set_owner(0);
             page.set_refcount(1);
             page.set_state_order(PageState::Allocated, order);
+            if atomic && order != Order::ZERO && reserves == Reserves::Atomic {
+                highatomic::reserve(&mut state.areas, frames, zone.managed, pfn, order);
+            }
             drop(state);
             self.count_taken(zone, order);
             return Some(pfn);

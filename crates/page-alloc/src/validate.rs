@@ -7,7 +7,7 @@ use crate::pcp::{self, PageList};
 use crate::zone::{self, Zone};
 use vellum_machine::VmItem;
 use vellum_page::{Page, PageState};
-use vellum_types::{Order, Pfn, PfnRange, ZoneType};
+use vellum_types::{MigrateType, Order, Pfn, PfnRange, ZoneType};
 
 type Check<T = ()> = Result<T, &'static str>;
 
@@ -86,6 +86,9 @@ fn validate_zone(zone: &Zone, frames: Frames<'_>, kept: u64) -> Check<u64> {
             pages += count * u64::from(order.pages());
         }
     }
+    if !sums_agree(&state.areas) {
+        return Err("the free pages of a kind are not the sum of its lists");
+    }
     if pages != state.areas.pages() {
         return Err("the free pages of a zone are not the sum of its lists");
     }
@@ -107,6 +110,20 @@ fn validate_zone(zone: &Zone, frames: Frames<'_>, kept: u64) -> Check<u64> {
         return Err("a managed frame was lost");
     }
     Ok(pages)
+}
+
+/// True if what requests may count on is the sum of the lists they may take from.
+fn sums_agree(areas: &FreeAreas) -> bool {
+    let of = |kind: Kind| -> u64 {
+        let blocks = |order: Order| u64::from(areas.list(order, kind).count);
+        Order::all()
+            .map(|order| blocks(order) * u64::from(order.pages()))
+            .sum()
+    };
+    let all: u64 = Kind::all().map(of).sum();
+    let atomic = of(Kind::of(MigrateType::HighAtomic));
+    areas.usable(true) == all - of(Kind::ISOLATED)
+        && areas.usable(false) == areas.usable(true) - atomic
 }
 
 /// Walks one list. Returns its length.

@@ -8,7 +8,20 @@ use vellum_types::{GfpFlags, Order, Pfn};
 
 const USER: GfpFlags = GfpFlags::HIGHUSER_MOVABLE;
 
-/// Memory of one 128-page block; 16 pages are asked for. It is split into 64 + 32 + 16 + 16.
+/// Memory of one block of 128 pages; 16 pages are asked for. No list but the last has a block, so that
+/// one is split until the rest is a block of 16; each upper half goes to the list of its size:
+///
+/// ```text
+///   0        16        32                  64                                      128
+///   ├────────┴─────────┴───────────────────┴───────────────────────────────────────┤  128 free
+///   ├──────────────────────────────────────┼───────────────────────────────────────┤
+///   │                                      │                 64 free               │
+///   ├──────────────────┬───────────────────┤
+///   │                  │      32 free      │
+///   ├────────┬─────────┤
+///   │ taken  │ 16 free │
+/// ```
+/// Freeing goes the same way up: 16 meets its buddy 16, then 32, then 64, and all is one block again.
 #[test]
 fn sixteen_pages_from_a_block_of_128() {
     let machine = Machine::new(32 * MIB, 36 * MIB);

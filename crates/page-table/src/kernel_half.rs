@@ -52,6 +52,31 @@ impl<'m, F: Format> PageTable<'m, F> {
         Ok(this)
     }
 
+    /// An empty root of which only what lies below `end` is this table's own. What the root holds
+    /// from there on is the machine's business: it is neither looked at nor freed. For a machine
+    /// that fills the kernel half of each root itself.
+    ///
+    /// # Errors
+    /// Out of memory.
+    ///
+    /// # Panics
+    /// If `end` is not at a boundary between two root entries.
+    pub fn new_below(
+        source: &'m dyn PageSource,
+        vmstat: &'m VmStat,
+        owner: u32,
+        end: VirtAddr,
+    ) -> Result<Self, OutOfMemory> {
+        assert!(
+            end.as_u64().is_multiple_of(F::span(F::LEVELS - 1)),
+            "the kernel half begins at a root entry"
+        );
+        let mut this = Self::new(source, vmstat, owner)?;
+        this.kernel_start = end;
+        this.own_end = end;
+        Ok(this)
+    }
+
     /// Makes the table below each root entry that `range` overlaps, so that none appears later and
     /// whoever shares this half needs no [`PageTable::sync_kernel_entry`] there. Linux's
     /// `preallocate_vmalloc_pages`.

@@ -49,7 +49,9 @@ impl AllocRequest {
 /// Somebody who gives and takes frames.
 ///
 /// A frame handed out has state Allocated, refcount 1, mapcount 0, owner and index 0, no flags, and
-/// the order of its block in its first page (the other pages of a block have state Tail).
+/// the order of its block in its first page. The other pages of a block have state Tail and all other
+/// words zero, and its owner leaves them so: giving a block back touches its first page only. An owner
+/// that writes there sets [`PageFlags::HEAD`] in the first page, or its state is Slab.
 pub trait PageSource: Sync {
     /// Takes a block of `request.order`.
     ///
@@ -63,6 +65,27 @@ pub trait PageSource: Sync {
     /// # Panics
     /// If `pfn` does not start an allocated block: a double or foreign free.
     fn free_pages(&self, pfn: Pfn);
+
+    /// Takes single pages until `out` is full or there are no more; returns how many. They are often
+    /// neighbours, in ascending order. Linux's `alloc_pages_bulk`.
+    fn alloc_pages_bulk(&self, gfp: GfpFlags, out: &mut [Pfn]) -> usize {
+        let order = Order::ZERO;
+        for (got, slot) in out.iter_mut().enumerate() {
+            match self.alloc_pages(AllocRequest { order, gfp }) {
+                Ok(pfn) => *slot = pfn,
+                Err(OutOfMemory) => return got,
+            }
+        }
+        out.len()
+    }
+
+    /// Gives blocks back, as [`PageSource::free_pages`] does with each.
+    ///
+    /// # Panics
+    /// If one of them does not start an allocated block; those before it are free then.
+    fn free_pages_bulk(&self, blocks: &[Pfn]) {
+        blocks.iter().for_each(|pfn| self.free_pages(*pfn));
+    }
 
     /// Makes each page of an allocated block a block of its own, refcount 1 each.
     ///

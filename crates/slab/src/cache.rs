@@ -34,6 +34,34 @@ pub(crate) struct Identity<'m> {
     pub(crate) next: Option<&'m KmemCache<'m>>,
 }
 
+/// The descriptors of all frames, found by address.
+#[derive(Clone, Copy)]
+pub(crate) struct Frames<'m> {
+    pub(crate) memmap: Memmap<'m>,
+    /// The address at which the first of them is seen, in a mapping of all of them.
+    first: usize,
+}
+
+impl<'m> Frames<'m> {
+    pub(crate) fn new(source: &'m dyn PageSource) -> Self {
+        let memmap = source.memmap();
+        let frames = memmap.span().to_phys();
+        let first = source.ram().ptr(frames.start(), frames.len());
+        Self {
+            memmap,
+            first: first.as_ptr().addr(),
+        }
+    }
+
+    /// The descriptor of the page that `object` is in.
+    #[inline(always)]
+    pub(crate) fn page_of(&self, object: NonNull<u8>) -> Option<&'m Page> {
+        // An address below the first wraps to one far above.
+        let into = object.as_ptr().addr().wrapping_sub(self.first);
+        self.memmap.nth(into >> PAGE_SHIFT)
+    }
+}
+
 /// How much a cache keeps outside of its slabs.
 #[derive(Clone, Copy)]
 pub(crate) struct Tunables {
@@ -68,8 +96,7 @@ pub struct KmemCache<'m> {
     pub(crate) cpus: PerCpu<'m, CpuSheaves<'m>>,
     pub(crate) memmap: Memmap<'m>,
     pub(crate) ram: DirectMap<'m>,
-    /// The address at which the first frame of the memmap is seen, in a mapping of all of them.
-    first_frame: usize,
+    frames: Frames<'m>,
     pub(crate) geometry: Geometry,
     /// The owner word of its slabs on node 0.
     pub(crate) owner: u32,
@@ -102,15 +129,13 @@ impl<'m> KmemCache<'m> {
             ctor,
             next,
         } = identity;
-        let memmap = ground.source.memmap();
-        let ram = ground.source.ram();
-        let frames = memmap.span().to_phys();
+        let frames = Frames::new(ground.source);
         let tunables = Tunables::new(&geometry, ground.sheaves.is_some());
         Self {
             cpus: PerCpu::new(cpus, parts.slots),
-            memmap,
-            ram,
-            first_frame: ram.ptr(frames.start(), frames.len()).as_ptr().addr(),
+            memmap: frames.memmap,
+            ram: ground.source.ram(),
+            frames,
             geometry,
             owner,
             tunables,
@@ -190,24 +215,25 @@ impl<'m> KmemCache<'m> {
     /// As `free`.
     #[inline(always)]
     pub(crate) unsafe fn free_at(&self, object: NonNull<u8>, site: Site) {
-        let Some(page) = self.page_of(object) else {
+        let Some(page) = self.frames.page_of(object) else {
             // 0 is nobody's owner word.
             return self.free_slow(object, 0, site);
         };
-        let owner = page.owner();
+        // SAFETY: the same promise.
+        unsafe { self.free_owned(object, page.owner(), site) };
+    }
+
+    /// As `free_at`, when the owner word of the object's page is known.
+    ///
+    /// # Safety
+    /// As `free`.
+    #[inline(always)]
+    pub(crate) unsafe fn free_owned(&self, object: NonNull<u8>, owner: u32, site: Site) {
         let push = |cpu: &mut CpuSheaves<'_>| cpu.push(object, owner).then_some(());
         // SAFETY: `push` calls nobody.
         if unsafe { self.cpus.with_leaf(push) }.is_none() {
             self.free_slow(object, owner, site);
         }
-    }
-
-    /// The descriptor of the page that `object` is in.
-    #[inline(always)]
-    pub(crate) fn page_of(&self, object: NonNull<u8>) -> Option<&'m Page> {
-        // An address below the first wraps to one far above.
-        let into = object.as_ptr().addr().wrapping_sub(self.first_frame);
-        self.memmap.nth(into >> PAGE_SHIFT)
     }
 
     /// The counter that its pages are counted in.

@@ -8,32 +8,26 @@ pub(crate) const CLASSES: usize = 13;
 /// The largest size that comes from a slab; above, whole pages.
 pub(crate) const MAX_CLASS_BYTES: usize = 8192;
 
-/// Up to 192 bytes, the class of each 8 bytes more. Linux's `kmalloc_size_index`.
-const SMALL: [u8; 25] = small();
+/// The class of each 8 bytes more. Linux has a table up to 192 bytes only, and counts bits above.
+static CLASS_OF: [u8; MAX_CLASS_BYTES / 8] = table();
 
-const fn small() -> [u8; 25] {
-    let mut table = [0; 25];
-    let mut eighth = 1;
-    while eighth < 25 {
-        let mut class = 0;
-        while SIZES[class] < eighth as u32 * 8 {
+const fn table() -> [u8; MAX_CLASS_BYTES / 8] {
+    let mut table = [0; MAX_CLASS_BYTES / 8];
+    let (mut at, mut class) = (0, 0);
+    while at < table.len() {
+        while (SIZES[class] as usize) < (at + 1) * 8 {
             class += 1;
         }
-        table[eighth] = class as u8;
-        eighth += 1;
+        table[at] = class as u8;
+        at += 1;
     }
     table
 }
 
-/// The class for `size` bytes, 1 to [`MAX_CLASS_BYTES`].
+/// The class for `less_one + 1` bytes; `None` if that is more than [`MAX_CLASS_BYTES`].
 #[inline(always)]
-pub(crate) const fn class_for(size: usize) -> usize {
-    if size <= 192 {
-        SMALL[size.div_ceil(8)] as usize
-    } else {
-        // 193..=256 is class 7, and each further doubling the next one.
-        (usize::BITS - (size - 1).leading_zeros()) as usize - 1
-    }
+pub(crate) fn class_for(less_one: usize) -> Option<usize> {
+    CLASS_OF.get(less_one / 8).map(|class| usize::from(*class))
 }
 
 /// How objects of a class are aligned, in bytes: as the size allows, up to a page.
@@ -49,9 +43,12 @@ mod tests {
     #[test]
     fn the_class_is_the_smallest_that_fits() {
         for size in 1..=MAX_CLASS_BYTES {
-            let class = class_for(size);
+            let class = class_for(size - 1).unwrap();
             assert!(SIZES[class] as usize >= size);
             assert!(class == 0 || (SIZES[class - 1] as usize) < size);
         }
+        assert_eq!(class_for(MAX_CLASS_BYTES), None);
+        // Nothing at all is one byte less than none.
+        assert_eq!(class_for(usize::MAX), None);
     }
 }

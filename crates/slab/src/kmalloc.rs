@@ -1,6 +1,7 @@
 //! Memory of any size.
 
-use crate::class::{CLASSES, MAX_CLASS_BYTES, SIZES, class_align, class_for};
+use crate::cache::Frames;
+use crate::class::{CLASSES, SIZES, class_align, class_for};
 use crate::debug::Site;
 use crate::parts::Head;
 use crate::words::{LARGE, class_of};
@@ -9,7 +10,7 @@ use core::alloc::Layout;
 use core::panic::Location;
 use core::ptr::NonNull;
 use vellum_machine::{DirectMap, VmItem};
-use vellum_page::{AllocRequest, Memmap, PageState};
+use vellum_page::{AllocRequest, PageState};
 use vellum_types::{GfpFlags, Order, OutOfMemory, PAGE_SIZE, Pfn};
 
 /// What a request for nothing gets: no memory, but something that [`Kmalloc::free`] accepts. Linux's
@@ -24,6 +25,10 @@ const KINDS: usize = 3;
 const NORMAL: usize = 0;
 const RECLAIMABLE: usize = 1;
 const DMA: usize = 2;
+
+/// Lengths of the tables: powers of two, so that an index is cut and not checked.
+const ROW: usize = 16;
+const OWNERS: usize = 64;
 
 const NAMES: [[&str; CLASSES]; KINDS] = [
     [
@@ -78,9 +83,12 @@ const NAMES: [[&str; CLASSES]; KINDS] = [
 /// Nothing is searched: the class follows from the size, and the cache of an object from the owner
 /// word of its page.
 pub struct Kmalloc<'m> {
+    /// By kind and class; a row is filled up with its last cache.
+    caches: [[&'m KmemCache<'m>; ROW]; KINDS],
+    /// By the class of the owner word.
+    by_owner: [Option<&'m KmemCache<'m>>; OWNERS],
     slab: &'m SlabAllocator<'m>,
-    caches: [[&'m KmemCache<'m>; CLASSES]; KINDS],
-    memmap: Memmap<'m>,
+    frames: Frames<'m>,
     ram: DirectMap<'m>,
 }
 
@@ -96,9 +104,11 @@ impl<'m> Kmalloc<'m> {
             CacheFlags::CACHE_DMA,
         ];
         // Filled below; any cache will do until then.
-        let mut caches = [[slab.cache_of_caches(); CLASSES]; KINDS];
+        let mut caches = [[slab.cache_of_caches(); ROW]; KINDS];
+        let mut by_owner = [None; OWNERS];
         for (kind, row) in caches.iter_mut().enumerate() {
-            for (class, place) in row.iter_mut().enumerate() {
+            for class in 0..CLASSES {
+                let tag = kind * CLASSES + class + 1;
                 let size = SIZES[class] as usize;
                 let layout = Layout::from_size_align(size, class_align(class));
                 let spec = CacheSpec {
@@ -107,14 +117,19 @@ impl<'m> Kmalloc<'m> {
                     flags: flags[kind],
                     ctor: None,
                 };
-                *place = slab.create_class(spec, (kind * CLASSES + class + 1) as u8)?;
+                let cache = slab.create_class(spec, tag as u8)?;
+                row[class..].fill(cache);
+                by_owner[tag] = Some(cache);
             }
         }
         let source = slab.source();
-        Ok(Head::in_cache(slab.cache_of_caches())?.write(Self {
-            slab,
+        // The first object of its own.
+        let own = class_for(size_of::<Self>() - 1).ok_or(OutOfMemory)?;
+        Ok(Head::in_cache(caches[NORMAL][own])?.write(Self {
             caches,
-            memmap: source.memmap(),
+            by_owner,
+            slab,
+            frames: Frames::new(source),
             ram: source.ram(),
         }))
     }
@@ -128,9 +143,9 @@ impl<'m> Kmalloc<'m> {
     pub fn alloc(&self, size: usize, gfp: GfpFlags) -> Option<NonNull<u8>> {
         let site = Location::caller();
         // Wraps for 0, which is seldom too.
-        if size.wrapping_sub(1) >= MAX_CLASS_BYTES {
+        let Some(class) = class_for(size.wrapping_sub(1)) else {
             return self.alloc_pages(size, gfp);
-        }
+        };
         let kind = if !gfp.intersects(GfpFlags::DMA.union(GfpFlags::RECLAIMABLE)) {
             NORMAL
         } else if gfp.contains(GfpFlags::DMA) {
@@ -138,7 +153,7 @@ impl<'m> Kmalloc<'m> {
         } else {
             RECLAIMABLE
         };
-        self.caches[kind][class_for(size)].alloc_at(gfp, site)
+        self.caches[kind][class % ROW].alloc_at(gfp, site)
     }
 
     /// Zeroed memory. Linux's `kzalloc`.
@@ -163,8 +178,8 @@ impl<'m> Kmalloc<'m> {
     pub fn alloc_layout(&self, layout: Layout, gfp: GfpFlags) -> Option<NonNull<u8>> {
         let (size, align) = (layout.size(), layout.align());
         // Classes between powers of two are less aligned than they are large.
-        let fits = || size <= MAX_CLASS_BYTES && align <= class_align(class_for(size));
-        if align <= 8 || size == 0 || fits() {
+        let fits = |class| align <= class_align(class);
+        if align <= 8 || size == 0 || class_for(size - 1).is_some_and(fits) {
             return self.alloc(size, gfp);
         }
         let size = size.max(align).checked_next_power_of_two()?;
@@ -191,7 +206,7 @@ impl<'m> Kmalloc<'m> {
         let gfp = gfp.union(GfpFlags::COMP);
         let source = self.slab.source();
         let head = source.alloc_pages(AllocRequest { order, gfp }).ok()?;
-        self.memmap.page(head).set_owner(LARGE);
+        self.frames.memmap.page(head).set_owner(LARGE);
         let pages = u64::from(order.pages());
         self.slab.vmstat().add(VmItem::NrSlabUnreclaimable, pages);
         Some(self.ram.ptr(head.addr(), order.bytes()))
@@ -209,25 +224,25 @@ impl<'m> Kmalloc<'m> {
     pub unsafe fn free(&self, memory: NonNull<u8>) {
         let site = Location::caller();
         match self.cache_of(memory) {
-            // SAFETY: its page says that the object is this cache's.
-            Some(cache) => unsafe { cache.free_at(memory, site) },
+            // SAFETY: the owner word of its page says that the object is this cache's.
+            Some((cache, owner)) => unsafe { cache.free_owned(memory, owner, site) },
             None => self.free_pages(memory, site),
         }
     }
 
-    /// The cache that `memory` is an object of.
+    /// The cache that `memory` is an object of, and the owner word of its page.
     #[inline(always)]
-    fn cache_of(&self, memory: NonNull<u8>) -> Option<&'m KmemCache<'m>> {
-        let page = self.caches[0][0].page_of(memory)?;
-        let class = class_of(page.owner()).wrapping_sub(1) as usize;
-        self.caches.as_flattened().get(class).copied()
+    fn cache_of(&self, memory: NonNull<u8>) -> Option<(&'m KmemCache<'m>, u32)> {
+        let owner = self.frames.page_of(memory)?.owner();
+        let cache = self.by_owner[class_of(owner) as usize % OWNERS]?;
+        Some((cache, owner))
     }
 
     /// The order of the pages that start at `memory`.
     fn order_of(&self, memory: NonNull<u8>) -> Option<(Pfn, Order)> {
         let phys = self.ram.phys_of(memory)?;
         let head = Pfn::containing(phys)?;
-        let page = self.memmap.try_page(head)?;
+        let page = self.frames.memmap.try_page(head)?;
         let whole = page.owner() == LARGE && page.state() == PageState::Allocated;
         (phys.is_page_aligned() && whole).then(|| (head, page.order()))
     }
@@ -241,7 +256,7 @@ impl<'m> Kmalloc<'m> {
         let Some((head, order)) = self.order_of(memory) else {
             panic!("kfree of {memory:p}, which kmalloc did not give out, at {site}")
         };
-        self.memmap.page(head).set_owner(0);
+        self.frames.memmap.page(head).set_owner(0);
         let pages = u64::from(order.pages());
         self.slab.vmstat().sub(VmItem::NrSlabUnreclaimable, pages);
         self.slab.source().free_pages(head);
@@ -257,7 +272,7 @@ impl<'m> Kmalloc<'m> {
         if memory == ZERO_SIZE_PTR {
             return 0;
         }
-        if let Some(cache) = self.cache_of(memory) {
+        if let Some((cache, _)) = self.cache_of(memory) {
             return cache.layout().size();
         }
         match self.order_of(memory) {
@@ -294,7 +309,7 @@ impl<'m> Kmalloc<'m> {
 
     /// The caches of the size classes: plain, reclaimable, DMA.
     pub fn caches(&self) -> impl Iterator<Item = &'m KmemCache<'m>> {
-        self.caches.as_flattened().iter().copied()
+        self.by_owner.iter().copied().flatten()
     }
 }
 

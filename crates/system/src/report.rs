@@ -55,6 +55,7 @@ impl Report {
 impl<M: Machine> System<'_, M> {
     /// A snapshot.
     pub fn report(&self) -> Report {
+        self.pages().fold_counters();
         let mut report = Report {
             meminfo: self.meminfo(),
             managed_bytes: self.pages().managed_pages() * PAGE_SIZE,

@@ -22,7 +22,10 @@ impl<M: Machine, F: Format> Vmalloc<'_, M, F> {
             }
             drop(state);
             waited = 1;
-            core::hint::spin_loop();
+            // Without the lock, which the other needs to come to an end. Relaxed: only a hint.
+            while self.purge_runs.load(Ordering::Relaxed) {
+                core::hint::spin_loop();
+            }
         };
         let pages = state.arena.lazy_pages();
         if pages == 0 {
@@ -30,6 +33,7 @@ impl<M: Machine, F: Format> Vmalloc<'_, M, F> {
         }
         let list = state.arena.take_lazy();
         state.purging = true;
+        self.purge_runs.store(true, Ordering::Relaxed);
         let (mut low, mut high) = (u64::MAX, 0);
         let mut link = list.as_deref();
         while let Some(node) = link {
@@ -61,6 +65,7 @@ impl<M: Machine, F: Format> Vmalloc<'_, M, F> {
         let mut state = self.lock();
         state.arena.give_back(list);
         state.purging = false;
+        self.purge_runs.store(false, Ordering::Relaxed);
         drop(state);
         // Relaxed: for the reader's eyes.
         self.purges.fetch_add(1, Ordering::Relaxed);

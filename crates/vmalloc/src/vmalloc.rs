@@ -8,7 +8,7 @@ use crate::node::VmapNode;
 use crate::tables::KernelTables;
 use crate::window::KernelWindow;
 use core::panic::Location;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vellum_machine::{LockRank, Machine, SpinGuard, SpinLock, Trace, VmStat};
 use vellum_object::ObjectCache;
 use vellum_page::{Memmap, PageSource};
@@ -35,6 +35,8 @@ pub struct Vmalloc<'m, M: Machine, F: Format> {
     pub(crate) state: SpinLock<State<'m, F>>,
     lazy_max_pages: AtomicU64,
     pub(crate) purges: AtomicU64,
+    /// As `purging` of the state, for those who wait.
+    pub(crate) purge_runs: AtomicBool,
 }
 
 impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
@@ -78,6 +80,7 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
                 machine.cpus().len(),
             )),
             purges: AtomicU64::new(0),
+            purge_runs: AtomicBool::new(false),
         };
         // With two levels, each 4 MiB have a root entry: these come by fault instead.
         if F::LEVELS > 2 {

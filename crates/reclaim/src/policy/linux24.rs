@@ -29,6 +29,9 @@ const AGE_START: u8 = 2;
 const AGE_ADVANCE: u8 = 3;
 const AGE_MAX: u8 = 7;
 
+/// Below this priority an active page's age counts for nothing.
+const FORCE_PRIORITY: u8 = 6;
+
 /// The policy of Linux 2.4.
 #[derive(Debug)]
 pub(crate) struct Linux24 {
@@ -123,7 +126,7 @@ impl ReclaimPolicy for Linux24 {
         let target = ((active + dirty + clean) / 4).max(1);
         if active > 0 && (dirty + clean < target || scan.last()) {
             isolate(lru, ACTIVE[at], batch, Batch::ROOM);
-            if scan.forced() {
+            if scan.priority < FORCE_PRIORITY {
                 Step::Force
             } else {
                 Step::Examine

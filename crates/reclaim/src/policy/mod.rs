@@ -103,7 +103,7 @@ impl Scan {
     }
     /// Pages in use must make room, too.
     const fn forced(&self) -> bool {
-        self.priority < 6
+        self.priority < 2
     }
 }
 

@@ -17,8 +17,8 @@
 //! * the active list has a second chance: only idle pages leave it, as long as some are found;
 //! * a refaulting page does not become active at once: it *challenges* the oldest active page, and
 //!   takes its place if that is idle. In a loop all active pages are in use, and stay;
-//! * the size of the inactive list follows what comes back: short refault distances let it grow,
-//!   pages that had been active let it shrink.
+//! * the size of the inactive list follows the challenges: each one won lets it grow, as what is
+//!   active is stale, and each one lost lets it shrink.
 
 use super::{ReclaimPolicy, Scan, Step, count_refault, isolate, turn};
 use crate::batch::{Batch, Fate};
@@ -80,7 +80,7 @@ impl TwoList {
         lru.pages(INACTIVE[kind as usize]) + lru.pages(ACTIVE[kind as usize])
     }
 
-    /// The inactive list's wanted length, between a sixteenth and half of all pages of the type.
+    /// The inactive list's wanted length: an eighth of all pages of the type at least.
     fn cold_target(&mut self, lru: &Lru<'_>, kind: PageType) -> u64 {
         let total = Self::pages(lru, kind);
         let side = &mut self.sides[kind as usize];
@@ -134,6 +134,7 @@ impl TwoList {
             PageFlags::ACTIVE | PageFlags::REFERENCED,
             PageFlags::WORKINGSET,
         );
+        set_note(page, 0);
         lru.vmstat.count(VmEvent::PgDeactivate);
         lru.add(pfn, INACTIVE[PageType::of(page) as usize]);
     }
@@ -232,12 +233,18 @@ impl ReclaimPolicy for TwoList {
         let at = PageType::of(page) as usize;
         let used = matches!(fate, Fate::Used | Fate::UsedAsCode);
         match step {
-            Step::Examine | Step::Challenge if used => lru.add(pfn, ACTIVE[at]),
+            Step::Examine if used => lru.add(pfn, ACTIVE[at]),
+            Step::Challenge if used => {
+                let side = &mut self.sides[at];
+                side.cold = side.cold.saturating_sub(COLD_LOST);
+                lru.add(pfn, ACTIVE[at]);
+            }
             // Code of programs stays; the rest must go, used or not.
             Step::Force if fate == Fate::UsedAsCode && at == 1 => lru.add(pfn, ACTIVE[at]),
             Step::Examine | Step::Force => Self::deactivate(lru, pfn),
             Step::Challenge => {
                 self.sides[at].won += 1;
+                self.sides[at].cold += COLD_WON;
                 Self::deactivate(lru, pfn);
             }
             _ => match fate {
@@ -269,18 +276,13 @@ impl ReclaimPolicy for TwoList {
         let kind = PageType::of(page);
         let at = kind as usize;
         let distance = u64::from(shadow.distance(self.clock));
-        let cold = self.cold_target(lru, kind);
         let workingset = lru.pages(ACTIVE[0]) + lru.pages(ACTIVE[1]) + lru.pages(INACTIVE[1 - at]);
         let challenge = distance <= workingset;
-        let side = &mut self.sides[at];
         if shadow.workingset() {
-            side.cold = side.cold.saturating_sub(COLD_STEP);
             page.set_flags(PageFlags::WORKINGSET);
-        } else if distance <= COLD_REACH * cold {
-            side.cold += COLD_STEP;
         }
         if challenge {
-            side.challenges += 1;
+            self.sides[at].challenges += 1;
             set_note(page, CHALLENGER);
             self.note_cost(lru, at);
         }
@@ -288,10 +290,9 @@ impl ReclaimPolicy for TwoList {
     }
 }
 
-/// The inactive list is at least 1/16 and at most 1/2 of its type.
-const COLD_MIN: u64 = 16;
-const COLD_MAX: u64 = 2;
-/// How much one refault moves it: a page.
-const COLD_STEP: u64 = 1 << 10;
-/// Refaults within this multiple of its length say that it is too short.
-const COLD_REACH: u64 = 1;
+/// The inactive list is at least 1/8 and at most all of its type.
+const COLD_MIN: u64 = 8;
+const COLD_MAX: u64 = 1;
+/// How much a challenge that found an idle active page lets it grow, and one that did not, shrink.
+const COLD_WON: u64 = 1 << 11;
+const COLD_LOST: u64 = 1 << 10;

@@ -25,6 +25,7 @@ fn free(kmalloc: &Kmalloc<'_>, memory: NonNull<u8>) {
 fn each_size_gets_its_class() {
     let (ram, _, slab) = boot(4096);
     let kmalloc = Kmalloc::boot(slab).unwrap();
+    slab.shrink();
     let own = ram.used_pages();
     for (size, usable) in [
         (1, 8),

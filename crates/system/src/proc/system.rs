@@ -25,6 +25,7 @@ pub fn meminfo<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt::
 /// # Errors
 /// Those of `out`.
 pub fn vmstat<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt::Result {
+    system.pages().fold_counters();
     for item in VmItem::ALL {
         writeln!(out, "{} {}", item.name(), system.vmstat().item(*item))?;
     }

@@ -41,6 +41,8 @@ pub(crate) struct TestMachine {
     tlb: Mutex<Tlb>,
     cpus: u16,
     fail_after: AtomicI64,
+    /// Called at the next flush.
+    pub(crate) at_flush: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     pub(crate) flushes: AtomicU64,
     pub(crate) local_flushes: AtomicU64,
     pub(crate) vmstat: VmStat,
@@ -110,6 +112,7 @@ impl TestMachine {
             }),
             cpus,
             fail_after: AtomicI64::new(i64::MAX),
+            at_flush: Mutex::new(None),
             flushes: AtomicU64::new(0),
             local_flushes: AtomicU64::new(0),
             vmstat: VmStat::new(),
@@ -283,6 +286,10 @@ impl Machine for TestMachine {
     fn flush_wait(&self, _: SpaceId) {}
     fn flush_tlb_kernel_range(&self, range: VirtRange) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
+        let hook = self.at_flush.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
         self.tlb.lock().unwrap().flush(range);
     }
     fn flush_tlb_kernel_local(&self, range: VirtRange) {

@@ -124,6 +124,26 @@ fn large_areas_have_huge_entries() {
 }
 
 #[test]
+fn a_huge_entry_takes_the_place_of_the_table_used_last() {
+    let machine = TestMachine::new(4096, 4096, 1);
+    let mut vmalloc = machine.boot::<X86_64FourLevel>(layout::<X86_64FourLevel>(32 << 20, 1));
+    // The window begins 16 pages below a boundary: the last 4 pages are in the next table.
+    let small = vmalloc.vmalloc(20 * PAGE_SIZE).unwrap();
+    vmalloc.vfree(small).unwrap();
+    vmalloc.purge();
+    let at = vmalloc.vmalloc_huge(2 << 20).unwrap();
+    assert_eq!(at, small + 16 * PAGE_SIZE);
+    let va = X86_64FourLevel::strip(at).unwrap();
+    let level = vmalloc.with_kernel_table(|table| table.walk(va).unwrap().1);
+    assert_eq!(level, 1);
+    vmalloc.vfree(at).unwrap();
+    vmalloc.purge();
+    assert_eq!(vmalloc.validate(), Ok(()));
+    vmalloc.with_kernel_table(|table| assert_eq!(table.walk(va), None));
+    assert_eq!(vmalloc.shutdown(), Ok(()));
+}
+
+#[test]
 fn memory_in_pieces_still_makes_an_area() {
     let machine = TestMachine::new(1024, 1024, 1);
     let mut vmalloc = machine.boot::<X86_64FourLevel>(layout::<X86_64FourLevel>(32 << 20, 1));

@@ -53,6 +53,32 @@ fn cpus_allocate_and_purge_at_once() {
 }
 
 #[test]
+fn who_needs_what_another_cpu_is_purging_waits_for_it() {
+    let machine = TestMachine::new(1024, 1024, 2);
+    let mut vmalloc = machine.boot::<X86_64FourLevel>(layout::<X86_64FourLevel>(32 << 20, 2));
+    vmalloc.set_lazy_max_pages(1 << 20);
+    let most = vmalloc.vmalloc(700 * PAGE_SIZE).unwrap();
+    vmalloc.vfree(most).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    *machine.at_flush.lock().unwrap() = Some(Box::new(move || {
+        tell.send(()).unwrap();
+        // Long enough for the other to look for frames, which are all with this purge.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }));
+    std::thread::scope(|scope| {
+        let vmalloc = &vmalloc;
+        scope.spawn(move || vmalloc.purge());
+        told.recv().unwrap();
+        CPU.set(1);
+        let again = vmalloc
+            .vmalloc(700 * PAGE_SIZE)
+            .expect("after the other's purge");
+        vmalloc.vfree(again).unwrap();
+    });
+    assert_eq!(vmalloc.shutdown(), Ok(()));
+}
+
+#[test]
 fn each_cpu_has_slots_of_its_own() {
     let machine = TestMachine::new(2048, 1024, CPUS);
     let mut vmalloc = machine.boot::<X86Pae>(layout::<X86Pae>(32 << 20, CPUS));
