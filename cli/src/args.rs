@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use vellum_machine::TraceEvent;
-use vellum_um::{PolicyKind, SwapSpec};
 use vellum_reclaim::PolicyKind;
+use vellum_um::{PolicyKind, SwapSpec};
 
 const RUN_EXAMPLES: &str = "\
 Examples:

@@ -12,7 +12,9 @@ pub(crate) fn parse(text: &str) -> Result<SwapSpec, String> {
         Some((area, digits)) if is_number(digits) => (area, Some(priority(digits)?)),
         // A path may have an @ in it.
         Some((area, rest)) if !area.starts_with("file:") => {
-            return Err(format!("`{rest}` is no priority; use 0 to 32767, as in {area}@5"));
+            return Err(format!(
+                "`{rest}` is no priority; use 0 to 32767, as in {area}@5"
+            ));
         }
         _ => (text, None),
     };

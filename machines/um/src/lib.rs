@@ -95,5 +95,5 @@ mod testing;
 mod tlb;
 
 pub use run::{Exit, HostWork, RunConfig, RunError, RunOutcome, run};
-pub use vellum_reclaim::PolicyKind;
 pub use swap::{SwapKind, SwapOpenError, SwapSpec};
+pub use vellum_reclaim::PolicyKind;
