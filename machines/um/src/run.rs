@@ -21,6 +21,12 @@ pub struct RunConfig<'t> {
     /// Stretches of pages that the host may hold for one address space at a time; the host's own
     /// limit (`vm.max_map_count`) must be above. Small values are for tests.
     pub tlb_capacity: usize,
+    /// Swap areas, in the order in which they are put into use.
+    pub swap: Vec<SwapSpec>,
+    /// Which page goes when memory runs short.
+    pub policy: PolicyKind,
+    /// `vm.swappiness`, 0 to 200.
+    pub swappiness: u8,
     /// Who hears of the core's events.
     pub trace: Trace<'t>,
     /// The program: a path, or a name that is looked up in PATH.
@@ -88,6 +94,8 @@ pub enum RunError {
         /// The setting that does.
         setting: String,
     },
+    /// A swap area cannot be used.
+    Swap(SwapOpenError),
     /// Something else of the host.
     Host(std::io::Error),
 }
@@ -101,6 +109,7 @@ impl std::fmt::Display for RunError {
                 write!(f, "too little memory; the least is {least} bytes")
             }
             Self::NoPtrace { setting } => write!(f, "the host forbids ptrace ({setting})"),
+            Self::Swap(error) => write!(f, "{error}"),
             Self::Host(error) => write!(f, "{error}"),
         }
     }
