@@ -7,10 +7,12 @@ use crate::host::wait::Status;
 use crate::machine::UmMachine;
 use crate::pace::Pace;
 use crate::supervisor::Supervisor;
+use crate::swap::{SwapOpenError, SwapSpec};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::time::Instant;
 use vellum_machine::Trace;
+use vellum_reclaim::{PolicyKind, Reclaim};
 use vellum_system::BootError;
 
 /// What to run, and on how much memory.
@@ -36,6 +38,20 @@ pub struct RunConfig<'t> {
 }
 
 impl RunConfig<'_> {
+    /// `program` without arguments on 256 MiB, with the defaults of all else.
+    pub fn new(program: impl Into<OsString>) -> Self {
+        Self {
+            ram_bytes: 256 << 20,
+            tlb_capacity: Self::TLB_CAPACITY,
+            swap: Vec::new(),
+            policy: PolicyKind::TwoList,
+            swappiness: Reclaim::SWAPPINESS,
+            trace: Trace::OFF,
+            program: program.into(),
+            args: Vec::new(),
+        }
+    }
+
     /// The default of `tlb_capacity`: half of the host's default limit.
     pub const TLB_CAPACITY: usize = 32768;
 }
