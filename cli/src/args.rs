@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use vellum_machine::TraceEvent;
 use vellum_reclaim::PolicyKind;
-use vellum_um::{PolicyKind, SwapSpec};
+use vellum_um::SwapSpec;
 
 const RUN_EXAMPLES: &str = "\
 Examples:

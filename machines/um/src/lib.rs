@@ -96,4 +96,3 @@ mod tlb;
 
 pub use run::{Exit, HostWork, RunConfig, RunError, RunOutcome, run};
 pub use swap::{SwapKind, SwapOpenError, SwapSpec};
-pub use vellum_reclaim::PolicyKind;
