@@ -4,8 +4,10 @@
 //! does hits both. The ratio is of the best times.
 
 mod cases;
+mod check;
 pub(crate) mod core;
 mod measure;
+pub(crate) mod rivals;
 mod table;
 
 use crate::workspace;
