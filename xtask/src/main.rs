@@ -39,6 +39,8 @@ usage: cargo xtask COMMAND
                         --check compares with benches/instructions.txt, --record writes it
   bench rivals [heaps] [frames] [flat] [waste] [--wall]
                         the core's allocators beside others, as ratios; all tables without a name
+  bench bare [--markdown] [--append WORD] [--program PATH]
+                        instructions of one operation on the kernel in QEMU, beside Linux's
   fuzz [TARGET…] [--seconds N]
                         inputs that a fuzzer makes, N seconds for each target, default 7
   soak [--minutes N]    random histories of zones and slabs; a full free gives all blocks back
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         ["bench", "rivals", rest @ ..] => bench::rivals::run(rest),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         ["soak", rest @ ..] => ci::soak(rest),
+        ["bench", "bare", rest @ ..] => bench::bare::run(rest),
         _ => Err(USAGE.to_string()),
     };
     ended(result.map(|()| ExitCode::SUCCESS))
