@@ -23,10 +23,6 @@ impl<'a> Input<'a> {
         }
     }
 
-    pub(crate) fn word(&mut self) -> u64 {
-        u64::from_le_bytes(core::array::from_fn(|_| self.byte()))
-    }
-
     /// A number less than `n`, from as few bytes as hold it.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         let mut value = u64::from(self.byte());

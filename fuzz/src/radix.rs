@@ -78,7 +78,11 @@ pub fn run(data: &[u8]) {
         }
         let mut gap = at;
         while model.contains_key(&gap) {
+            // 0 also says that there is none up to the end.
             gap = gap.wrapping_add(1);
+            if gap == 0 {
+                break;
+            }
         }
         assert_eq!(tree.next_gap(at), gap);
         assert_eq!(tree.len(), model.len() as u64);

@@ -13,7 +13,7 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
-    -Cllvm-args=-simplifycfg-branch-fold-threshold=0 -Ccodegen-units=1";
+    -Cllvm-args=-simplifycfg-branch-fold-threshold=0";
 
 /// Seconds for each target, where none are asked for.
 const SECONDS: u64 = 7;
