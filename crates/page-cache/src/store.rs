@@ -3,7 +3,7 @@
 use core::fmt;
 use vellum_machine::DirectMap;
 pub use vellum_types::IoError;
-use vellum_types::{FileId, OutOfMemory, Pfn};
+use vellum_types::{FileId, OutOfMemory, Pfn, SwapEntry};
 
 /// Why a page could not be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +14,10 @@ pub enum CacheError {
     Io(i32),
     /// The page lies wholly past the end of the file: SIGBUS for a program that touched it.
     BeyondEof,
+    /// A page of shared memory that is in swap. The caller lets go of its locks, reads it
+    /// (`Swap::swapin`), offers it to [`Mapping::insert_swapped_in`](crate::Mapping::insert_swapped_in)
+    /// and begins again.
+    Swapped(SwapEntry),
 }
 
 impl From<OutOfMemory> for CacheError {
@@ -34,6 +38,7 @@ impl fmt::Display for CacheError {
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Io(errno) => write!(f, "I/O error {errno}"),
             Self::BeyondEof => f.write_str("beyond the end of the file"),
+            Self::Swapped(entry) => write!(f, "swapped out to {entry:?}"),
         }
     }
 }
@@ -81,6 +86,13 @@ pub trait BackingStore: Sync {
 
     /// Bytes in the file.
     fn size(&self, file: FileId) -> u64;
+
+    /// True if the pages of this file are backed by swap instead of [`BackingStore::write`]: shared
+    /// memory. Asked once, when its mapping is made.
+    fn swap_backed(&self, file: FileId) -> bool {
+        let _ = file;
+        false
+    }
 
     /// Writes the path, as `/proc/PID/maps` shows it.
     ///
