@@ -17,12 +17,14 @@ pub(crate) fn run(arguments: &RunArgs, trace: Option<JsonLines>) -> Result<Facts
         .expect("clap asks for a program");
     let config = RunConfig {
         ram_bytes: arguments.ram,
-        tlb_capacity: RunConfig::TLB_CAPACITY,
         trace: trace
             .as_ref()
             .map_or(Trace::OFF, |lines| Trace::new(lines, lines.mask())),
-        program: program.clone(),
+        swap: arguments.swap.clone(),
+        policy: arguments.policy,
+        swappiness: arguments.swappiness,
         args: rest.to_vec(),
+        ..RunConfig::new(program)
     };
     let outcome = vellum_um::run(&config).map_err(|error| failure(&error, arguments))?;
     if let Some(lines) = &trace {
@@ -48,7 +50,9 @@ fn failure(error: &RunError, arguments: &RunArgs) -> Failure {
             // As the option takes it: without a blank.
             human(*least).replace(' ', "")
         )),
-        RunError::NoPtrace { .. } | RunError::Host(_) => Failure::new(error.to_string()),
+        RunError::NoPtrace { .. } | RunError::Swap(_) | RunError::Host(_) => {
+            Failure::new(error.to_string())
+        }
     }
 }
 

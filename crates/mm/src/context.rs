@@ -12,6 +12,7 @@ use vellum_page::{AllocRequest, Memmap, OwnedPages, Page, PageFlags, PageSource,
 use vellum_page_cache::{Mapping, MappingRef, PageCache};
 use vellum_page_table::{Pte, PteFlags, TlbGather};
 use vellum_rmap::{AnonTable, Registration, RmapCaches};
+use vellum_swap::Swap;
 use vellum_types::{FileId, Order, OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
 use vellum_vma::VmaCaches;
 
@@ -42,6 +43,7 @@ pub struct MmContext<'m, M: Machine> {
     pub(crate) vmstat: &'m VmStat,
     pub(crate) trace: Trace<'m>,
     pub(crate) cache: PageCache<'m>,
+    pub(crate) swap: Swap<'m>,
     pub(crate) caches: MmCaches<'m>,
     pub(crate) zero_page: Pfn,
     pub(crate) max_map_count: usize,
@@ -63,6 +65,8 @@ pub struct MmParts<'m, M: Machine> {
     pub trace: Trace<'m>,
     /// The page cache.
     pub cache: PageCache<'m>,
+    /// Swap, with or without areas.
+    pub swap: Swap<'m>,
     /// The object caches.
     pub caches: MmCaches<'m>,
     /// All `anon_vma`s.
@@ -90,6 +94,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             vmstat: parts.vmstat,
             trace: parts.trace,
             cache: parts.cache,
+            swap: parts.swap,
             caches: parts.caches,
             zero_page,
             max_map_count: parts.max_map_count as usize,
@@ -130,6 +135,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         self.with_room(|| Ok(self.cache.mapping(file)?))
     }
 
+    /// The swap areas.
+    pub const fn swap(&self) -> &Swap<'m> {
+        &self.swap
+    }
+
     /// The page cache.
     pub const fn cache(&self) -> &PageCache<'m> {
         &self.cache
@@ -166,7 +176,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         page.set_index(index);
         page.set_mapcount(1);
         page.set_state(PageState::Anon);
-        page.set_flags(PageFlags::UPTODATE | PageFlags::DIRTY);
+        page.set_flags(PageFlags::UPTODATE | PageFlags::DIRTY | PageFlags::SWAPBACKED);
         self.vmstat.add(VmItem::NrAnonPages, 1);
     }
 
@@ -174,8 +184,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// the reference that becomes the entry's.
     pub(crate) fn rmap_add(&self, pfn: Pfn) {
         let page = self.page(pfn);
-        if page.map() == 1 && page.state() == PageState::File {
-            self.vmstat.add(VmItem::NrMapped, 1);
+        if page.map() == 1 {
+            match page.state() {
+                PageState::File => self.vmstat.add(VmItem::NrMapped, 1),
+                PageState::Anon => self.vmstat.add(VmItem::NrAnonPages, 1),
+                _ => {}
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a memory call can answer.
 
 use vellum_page_cache::{CacheError, IoError};
-use vellum_types::OutOfMemory;
+use vellum_types::{OutOfMemory, SwapEntry};
 use vellum_vma::VmaError;
 
 /// Why a memory call failed. Each is one Linux errno; the manual page of the call says when.
@@ -20,6 +20,9 @@ pub enum MmError {
     /// ENOMEM for want of a frame. Inside this crate it takes an operation back to its beginning,
     /// where no lock is held and memory can be reclaimed; callers see [`MmError::NoMem`].
     NoFrames,
+    /// Not an errno: the page is in this slot of swap. Like [`MmError::NoFrames`] it takes an operation
+    /// back to its beginning, where the page can be read; callers never see it.
+    Swapped(SwapEntry),
     /// EACCES.
     Access,
     /// EFAULT.
@@ -46,7 +49,7 @@ impl MmError {
             Self::Io(errno) => errno,
             Self::BadFd => 9,
             Self::Again => 11,
-            Self::NoMem | Self::NoFrames => 12,
+            Self::NoMem | Self::NoFrames | Self::Swapped(_) => 12,
             Self::Access => 13,
             Self::Fault => 14,
             Self::Busy => 16,
@@ -97,6 +100,7 @@ impl From<CacheError> for MmError {
             CacheError::OutOfMemory => Self::NoFrames,
             CacheError::Io(errno) => Self::Io(errno),
             CacheError::BeyondEof => Self::Inval,
+            CacheError::Swapped(entry) => Self::Swapped(entry),
         }
     }
 }

@@ -76,6 +76,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             };
+            self.source.mark_accessed(pfn);
             let taken = each(pfn.addr() + within, done, piece);
             self.put_page(pfn);
             match taken {
@@ -190,6 +191,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         })?;
         let copied = self.copy_phys(mm, from, skip, pfn.addr() + within, good, Access::Read);
         mapping.mark_dirty(&self.cache, index);
+        self.source.mark_accessed(pfn);
         self.put_page(pfn);
         copied
     }

@@ -38,6 +38,14 @@ fn shown<'m>(
     VirtRange::new(at(from), at(to))
 }
 
+/// Takes bits from an entry, and loses none that a walker sets meanwhile.
+pub(crate) fn clear_bits(leaf: &UserLeaf<'_>, va: VirtAddr, bits: PteFlags) {
+    let mut old = leaf.get(va);
+    while let Err(now) = leaf.compare_exchange(va, old, old.without(bits)) {
+        old = now;
+    }
+}
+
 impl<'m, M: Machine> MmContext<'m, M> {
     /// Calls `each` for every piece of an address space that shows pages `first..=last`, with the lock of
     /// the space held.
@@ -96,7 +104,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     let frame = frames.get((area.page_index(va) - first) as usize);
                     let same = has_frame(pte) && frame == Some(&pte.pfn());
                     if same && pte.flags().intersects(PteFlags::WRITE | PteFlags::DIRTY) {
-                        self.clean_entry(&leaf, va);
+                        clear_bits(&leaf, va, PteFlags::WRITE | PteFlags::DIRTY);
                         let start = changed.map_or(va, |range| range.start());
                         changed = VirtRange::new(start, va + PAGE_SIZE);
                     }
@@ -107,17 +115,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 self.machine.flush_wait(space);
             }
         });
-    }
-
-    /// Takes write permission and dirty bit from an entry, and loses no accessed bit that a walker sets
-    /// meanwhile.
-    fn clean_entry(&self, leaf: &UserLeaf<'m>, va: VirtAddr) {
-        let mut old = leaf.get(va);
-        while let Err(now) =
-            leaf.compare_exchange(va, old, old.without(PteFlags::WRITE | PteFlags::DIRTY))
-        {
-            old = now;
-        }
     }
 
     /// Writes the dirty pages of `len` bytes from `offset` to the file's store.

@@ -128,6 +128,8 @@ pub struct MmStats {
     pub hiwater_rss: u64,
     /// mlocked.
     pub locked_vm: u64,
+    /// In swap.
+    pub swap: u64,
     /// Private writable, not stack.
     pub data_vm: u64,
     /// Stack.
@@ -150,6 +152,8 @@ pub(crate) struct MmInner<'m> {
     pub(crate) hiwater_rss: u64,
     pub(crate) hiwater_vm: u64,
     pub(crate) locked_vm: u64,
+    /// Entries that stand for slots of swap, Linux's `MM_SWAPENTS`.
+    pub(crate) swap_entries: u64,
     pub(crate) layout: MmLayout,
     pub(crate) limits: Limits,
     pub(crate) brk: u64,
@@ -324,6 +328,7 @@ impl<'m> Mm<'m> {
             rss: inner.rss,
             hiwater_rss: inner.hiwater_rss,
             locked_vm: inner.locked_vm,
+            swap: inner.swap_entries,
             pgtables_bytes: inner.table.nr_tables() * PAGE_SIZE,
             map_count: inner.areas.len(),
             brk: inner.brk,

@@ -1,14 +1,18 @@
-//! What happens when frames run out.
+//! What happens when frames run out, or a page is in swap.
 //!
 //! Nothing is reclaimed under a lock. An operation that finds no frame undoes what cannot stay, and
 //! returns [`MmError::NoFrames`] through all its levels to the method that a machine called. That one
 //! holds nothing: it reclaims, and does the whole operation again. So each operation is written to be
 //! repeated: it checks, takes what can fail, then commits; and what it did for good before the frames
-//! ended it finds done the next time, or has noted outside of the attempt.
+//! ended it finds done the next time, or has noted outside of the attempt. A page that is in swap is read
+//! in the same way, between two attempts.
 
 use crate::MmError;
 use crate::context::MmContext;
 use vellum_machine::Machine;
+use vellum_page::AllocRequest;
+use vellum_swap::SwapInError;
+use vellum_types::{Order, SwapEntry};
 
 /// Pages reclaimed at once, Linux's `SWAP_CLUSTER_MAX` doubled.
 const RECLAIM_BATCH: u64 = 64;
@@ -38,7 +42,9 @@ impl<M: Machine> MmContext<'_, M> {
         mut attempt: impl FnMut() -> Result<T, MmError>,
     ) -> Result<T, MmError> {
         match attempt() {
-            Err(MmError::NoFrames) => self.retry_slowly(attempt),
+            Err(error @ (MmError::NoFrames | MmError::Swapped(_))) => {
+                self.retry_slowly(error, attempt)
+            }
             result => result,
         }
     }
@@ -46,16 +52,54 @@ impl<M: Machine> MmContext<'_, M> {
     #[cold]
     fn retry_slowly<T>(
         &self,
+        mut error: MmError,
         mut attempt: impl FnMut() -> Result<T, MmError>,
     ) -> Result<T, MmError> {
-        for _ in 0..=u64::from(self.memmap.span().len()) / RECLAIM_BATCH {
-            self.reclaim_or_fail()?;
+        let mut rounds = u64::from(self.memmap.span().len()) / RECLAIM_BATCH + 1;
+        loop {
+            match error {
+                MmError::NoFrames if rounds == 0 => return Err(error),
+                MmError::NoFrames => {
+                    rounds -= 1;
+                    self.reclaim_or_fail()?;
+                }
+                MmError::Swapped(entry) => match self.swap_in(entry) {
+                    Err(MmError::NoFrames) => {
+                        error = MmError::NoFrames;
+                        continue;
+                    }
+                    result => result?,
+                },
+                other => return Err(other),
+            }
             match attempt() {
-                Err(MmError::NoFrames) => {}
+                Err(again @ (MmError::NoFrames | MmError::Swapped(_))) => error = again,
                 result => return result,
             }
         }
-        Err(MmError::NoFrames)
+    }
+
+    /// Brings a page into the swap cache, where the next attempt finds it. No lock is held. Linux:
+    /// `swapin_readahead` in `do_swap_page`.
+    ///
+    /// # Errors
+    /// NoFrames; Io if the device failed.
+    fn swap_in(&self, entry: SwapEntry) -> Result<(), MmError> {
+        let request = AllocRequest::user_movable(Order::ZERO);
+        let mut alloc = || self.source.alloc_pages(request);
+        match self.swap.swapin(entry, &mut alloc) {
+            Ok(page) => {
+                if page.read {
+                    self.source.lru_add(page.pfn);
+                }
+                self.swap.put_page(page.pfn);
+                Ok(())
+            }
+            // Whoever reads it, or has taken it away, is done when we look again.
+            Err(SwapInError::Busy | SwapInError::Gone) => Ok(()),
+            Err(SwapInError::OutOfMemory) => Err(MmError::NoFrames),
+            Err(SwapInError::Io { error, .. }) => Err(error.into()),
+        }
     }
 
     /// Makes frames free. No lock is held.

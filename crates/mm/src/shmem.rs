@@ -59,6 +59,10 @@ impl BackingStore for ShmemStore<'_> {
         }
     }
 
+    fn swap_backed(&self, file: FileId) -> bool {
+        is_shmem(file) || self.files.swap_backed(file)
+    }
+
     fn size(&self, file: FileId) -> u64 {
         if is_shmem(file) {
             0

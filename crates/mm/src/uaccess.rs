@@ -3,7 +3,6 @@
 
 use crate::MmError;
 use crate::context::MmContext;
-use crate::fault::FaultOutcome;
 use crate::mm::{Mm, MmInner};
 use vellum_machine::{Fill, Machine};
 use vellum_page_table::{Pte, PteFlags};
@@ -13,26 +12,25 @@ use vellum_types::{Access, PAGE_SIZE, Pfn, PhysAddr, Prot, VirtAddr, VirtRange};
 const BATCH: usize = 64;
 
 impl<'m, M: Machine> MmContext<'m, M> {
-    /// The entry of a page that allows `access`, after a fault if it must be.
+    /// The entry of a page that allows `access`, after a fault if it must be; `None` if it is not allowed.
     fn user_entry(
         &self,
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
         va: VirtAddr,
         access: Access,
-    ) -> Result<Pte, FaultOutcome> {
+    ) -> Result<Option<Pte>, MmError> {
         // A fault that was served leaves a fitting entry; more than one round means a bug here.
         for _ in 0..3 {
             if let Some(leaf) = inner.table.leaf(va) {
                 let pte = leaf.get(va);
                 let writable = PteFlags::WRITE | PteFlags::DIRTY;
                 if pte.is_present() && (access != Access::Write || pte.flags().contains(writable)) {
-                    return Ok(pte);
+                    return Ok(Some(pte));
                 }
             }
-            let outcome = self.fault_locked(mm, inner, va, access);
-            if !outcome.is_served() {
-                return Err(outcome);
+            if !self.fault_locked(mm, inner, va, access)?.is_served() {
+                return Ok(None);
             }
         }
         unreachable!("a served fault left no usable entry at {va:?}")
@@ -60,10 +58,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     break;
                 };
                 let piece = (PAGE_SIZE - va.page_offset()).min(len - done);
-                match self.user_entry(mm, &mut inner, va, access) {
-                    Ok(pte) => each(pte.pfn().addr() + va.page_offset(), piece),
-                    Err(FaultOutcome::Oom) => return Err(MmError::NoFrames),
-                    Err(_) => break,
+                match self.user_entry(mm, &mut inner, va, access)? {
+                    Some(pte) => each(pte.pfn().addr() + va.page_offset(), piece),
+                    None => break,
                 }
                 done += piece;
             }
@@ -108,8 +105,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     return Ok(len);
                 }
                 match self.user_entry(mm, &mut inner, at, access) {
-                    Ok(pte) => fills[count] = self.fill(pte),
-                    Err(stop) => break stop,
+                    Ok(Some(pte)) => fills[count] = self.fill(pte),
+                    Ok(None) => break Ok(at.as_u64().saturating_sub(start.as_u64())),
+                    Err(error) => break Err(error),
                 }
                 count += 1;
                 at = at + PAGE_SIZE;
@@ -119,10 +117,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     .update_mmu_cache_range(mm.space(), first, &fills[..count]);
             }
             first = at;
-            match stop {
-                FaultOutcome::Oom => Err(MmError::NoFrames),
-                _ => Ok(at.as_u64().saturating_sub(start.as_u64())),
-            }
+            stop
         })
     }
 

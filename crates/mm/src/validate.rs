@@ -27,6 +27,8 @@ pub struct AreaUsage {
     pub referenced: u64,
     /// Proportional share, in 1/4096 of a page.
     pub pss_parts: u64,
+    /// In swap.
+    pub swap: u64,
 }
 
 impl AreaUsage {
@@ -40,6 +42,7 @@ impl AreaUsage {
         self.private_dirty += other.private_dirty;
         self.referenced += other.referenced;
         self.pss_parts += other.pss_parts;
+        self.swap += other.swap;
     }
 }
 
@@ -53,6 +56,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner.areas.validate()?;
         inner.table.validate()?;
         let mut rss = Rss::default();
+        let mut swapped = 0;
         for (leaf, part) in inner.table.leaves(inner.user_range()) {
             for va in part.pages() {
                 let pte = leaf.get(va);
@@ -62,6 +66,13 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 let Some(area) = inner.areas.find_containing(va) else {
                     return Err("an entry outside every area");
                 };
+                if let Some(entry) = pte.swap_entry() {
+                    swapped += 1;
+                    if self.swap.count(entry) == 0 || area.backing.anon.is_none() {
+                        return Err("an entry for a slot of swap that it has no right to");
+                    }
+                    continue;
+                }
                 self.validate_entry(area.flags, pte)?;
                 if is_zero_entry(pte) {
                     continue;
@@ -75,6 +86,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     _ => return Err("an entry for a frame that is neither anonymous nor a file's"),
                 }
             }
+        }
+        if swapped != inner.swap_entries {
+            return Err("entries in swap are miscounted");
         }
         if rss == inner.rss {
             Ok(())
@@ -145,7 +159,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
         for (leaf, part) in inner.table.leaves(range) {
             for va in part.pages() {
                 let pte = leaf.get(va);
-                if has_frame(pte) && !is_zero_entry(pte) {
+                if pte.swap_entry().is_some() {
+                    usage.swap += 1;
+                } else if has_frame(pte) && !is_zero_entry(pte) {
                     self.add_usage(&mut usage, pte);
                 }
             }
@@ -173,18 +189,17 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// One word of `/proc/PID/pagemap`: frame number, bit 61 for file or shared, bit 56 for
-    /// exclusively mapped, bit 63 for present. Source: `Documentation/admin-guide/mm/pagemap.rst`.
+    /// exclusively mapped, bit 63 for present; or area and slot with bit 62, for swap. Source: `Documentation/admin-guide/mm/pagemap.rst`.
     pub fn pagemap_entry(&self, mm: &Mm<'m>, page_number: u64) -> u64 {
         let inner = mm.lock();
         let va = VirtAddr::from_page_number(page_number);
-        let Some(pte) = inner
-            .table
-            .leaf(va)
-            .map(|leaf| leaf.get(va))
-            .filter(|pte| has_frame(*pte))
-        else {
+        let pte = inner.table.leaf(va).map_or(Pte::NONE, |leaf| leaf.get(va));
+        if let Some(entry) = pte.swap_entry() {
+            return u64::from(entry.area()) | u64::from(entry.slot()) << 5 | 1 << 62;
+        }
+        if !has_frame(pte) {
             return 0;
-        };
+        }
         let page = self.page(pte.pfn());
         let file = page.state() == PageState::File;
         let exclusive = page.mapcount() == 1 && !is_zero_entry(pte);

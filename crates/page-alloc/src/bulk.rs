@@ -1,7 +1,7 @@
 //! Many single pages with one call. Linux: `alloc_pages_bulk`, `free_unref_folios`.
 
 use crate::allocator::PageAllocator;
-use crate::pcp::{self, CpuSet};
+use crate::pcp;
 use vellum_types::{GfpFlags, Order, Pfn};
 
 impl PageAllocator<'_> {
@@ -10,16 +10,16 @@ impl PageAllocator<'_> {
     pub(crate) fn take_bulk(&self, gfp: GfpFlags, out: &mut [Pfn]) -> usize {
         self.with_set(|own| {
             let mut got = 0;
-            let nr = out.len();
-            for slot in out {
-                let page = own.pop(self.frames, gfp).or_else(|| {
-                    let missing = u32::try_from(nr - got).unwrap_or(u32::MAX);
-                    self.refill(own, Order::ZERO, gfp, missing)
-                });
-                let Some(pfn) = page else {
+            loop {
+                got += own.pop_many(self.frames, gfp, &mut out[got..]);
+                let missing = u32::try_from(out.len() - got).unwrap_or(u32::MAX);
+                if missing == 0 {
+                    break;
+                }
+                let Some(pfn) = self.refill(own, Order::ZERO, gfp, missing) else {
                     break;
                 };
-                *slot = pfn;
+                out[got] = pfn;
                 got += 1;
             }
             got
@@ -30,23 +30,25 @@ impl PageAllocator<'_> {
     /// many it took.
     pub(crate) fn give_bulk(&self, pages: &[Pfn]) -> usize {
         self.with_set(|own| {
-            let taken = pages.iter().position(|pfn| !self.give_one(own, *pfn));
-            taken.unwrap_or(pages.len())
+            let mut given = 0;
+            while given < pages.len() {
+                let list = pages
+                    .get(given)
+                    .map_or(pcp::NO_LIST, |pfn| self.frames.list_of(*pfn));
+                let list = usize::from(list);
+                if list >= pcp::PER_ORDER {
+                    break;
+                }
+                let run = own.push_pages(self.frames, &pages[given..], list);
+                if run == 0 {
+                    break;
+                }
+                given += run;
+                if own.is_long(list) {
+                    self.relieve(list);
+                }
+            }
+            given
         })
-    }
-
-    #[inline(always)]
-    fn give_one(&self, own: &CpuSet, pfn: Pfn) -> bool {
-        let Some(page) = self.frames.memmap.try_page(pfn) else {
-            return false;
-        };
-        let list = usize::from(self.frames.list_of(pfn));
-        if !page.is_single() || list >= pcp::PER_ORDER {
-            return false;
-        }
-        if own.push(self.frames, page, pfn, list, Order::ZERO) {
-            self.relieve(list);
-        }
-        true
     }
 }

@@ -157,6 +157,24 @@ impl PageList {
         }
     }
 
+    /// Takes up to `out.len()` blocks of `order`. Returns how many.
+    fn pop_many(&self, frames: Frames<'_>, order: Order, out: &mut [Pfn]) -> usize {
+        let (mut at, mut got) = (self.head(), 0);
+        for slot in out {
+            let Some(page) = frames.memmap.try_page(at) else {
+                break;
+            };
+            *slot = at;
+            at = page.next();
+            page.set_refcount(1);
+            page.set_state_order(PageState::Allocated, order);
+            got += 1;
+        }
+        self.head.store(at.as_u32(), Relaxed);
+        add(&self.taken, got);
+        got as usize
+    }
+
     /// How many pages it has.
     pub(crate) fn count(&self) -> u32 {
         (self
@@ -254,6 +272,40 @@ impl PageList {
         page.set_next(before.next());
         before.set_next(pfn);
         true
+    }
+
+    /// Puts single pages at the head of the list, in their order, as long as each is allocated and in
+    /// the pageblock of the first. Returns how many.
+    fn push_pages(&self, frames: Frames<'_>, pages: &[Pfn]) -> usize {
+        let Some(first) = pages.first() else {
+            return 0;
+        };
+        let pageblock = |pfn: Pfn| pfn.as_u32() >> PAGEBLOCK_ORDER.as_u8();
+        let block = pageblock(*first);
+        let mut last: Option<&Page> = None;
+        let mut pushed = 0;
+        for pfn in pages {
+            let Some(page) = frames.memmap.try_page(*pfn) else {
+                break;
+            };
+            if !page.is_single() || pageblock(*pfn) != block {
+                break;
+            }
+            self.wipe(page);
+            page.set_state(PageState::PerCpu);
+            if let Some(last) = last {
+                last.set_next(*pfn);
+            }
+            last = Some(page);
+            pushed += 1;
+        }
+        if let Some(last) = last {
+            last.set_next(self.head());
+            self.head.store(first.as_u32(), Relaxed);
+            self.run_end.store(NONE, Relaxed);
+            add(&self.put, pushed);
+        }
+        pushed as usize
     }
 
     /// Appends the parts of a block that was just taken from the zone, in ascending order: `parts`
@@ -418,6 +470,12 @@ impl CpuSet {
         self.lists[usize::from(list) % SLOTS].pop(frames, Order::ZERO)
     }
 
+    /// Takes as many single pages as `out` has room for and the list holds. Returns how many.
+    pub(crate) fn pop_many(&self, frames: Frames<'_>, gfp: GfpFlags, out: &mut [Pfn]) -> usize {
+        let list = self.route[gfp.bits() as usize % ROUTES];
+        self.lists[usize::from(list) % SLOTS].pop_many(frames, Order::ZERO, out)
+    }
+
     /// Takes the block of `order` that a request gets first.
     #[inline(always)]
     pub(crate) fn pop_order(&self, frames: Frames<'_>, gfp: GfpFlags, order: Order) -> Option<Pfn> {
@@ -458,6 +516,17 @@ impl CpuSet {
         order: Order,
     ) -> bool {
         self.lists[list % SLOTS].push(frames, page, pfn, order)
+    }
+
+    /// Keeps single pages; see [`PageList::push_pages`].
+    pub(crate) fn push_pages(&self, frames: Frames<'_>, pages: &[Pfn], list: usize) -> usize {
+        self.lists[list].push_pages(frames, pages)
+    }
+
+    /// True if a list wants to be relieved.
+    pub(crate) fn is_long(&self, list: usize) -> bool {
+        let list = &self.lists[list];
+        list.count() >= list.limit.load(Relaxed)
     }
 
     /// Adds a block from the zone to the end of a list; see [`PageList::append`].

@@ -5,7 +5,7 @@ use core::fmt;
 use vellum_collections::{RadixNode, RadixTree};
 use vellum_machine::{DirectMap, LockRank, SpinLock, Trace, VmItem, VmStat};
 use vellum_object::{KArc, ObjectCache};
-use vellum_page::{AllocRequest, Memmap, Page, PageSource};
+use vellum_page::{AllocRequest, Memmap, Page, PageFlags, PageSource};
 use vellum_types::{FileId, Order, OutOfMemory, Pfn, SwapEntry};
 
 /// The page cache of one system.
@@ -16,7 +16,7 @@ pub struct PageCache<'m> {
     pub(crate) trace: Trace<'m>,
     pub(crate) ram: DirectMap<'m>,
     pub(crate) nodes: ObjectCache<'m, RadixNode<'m, CacheSlot>>,
-    swap: Option<&'m dyn SwapSlots>,
+    pub(crate) swap: Option<&'m dyn SwapSlots>,
     memmap: Memmap<'m>,
     mappings: ObjectCache<'m, Mapping<'m>>,
     table_nodes: ObjectCache<'m, RadixNode<'m, MappingRef<'m>>>,
@@ -192,8 +192,12 @@ impl<'m> PageCache<'m> {
 
     /// Drops a reference got from a mapping's methods; frees the frame if it was the last.
     pub fn put_page(&self, pfn: Pfn) {
-        if self.page(pfn).put() {
-            self.source.free_pages(pfn);
+        let page = self.page(pfn);
+        match self.swap {
+            // Shared memory that came back lately; the swap cache may have the other reference.
+            Some(swap) if page.flags().contains(PageFlags::SWAPCACHE) => swap.put_page(pfn),
+            _ if page.put() => self.source.free_pages(pfn),
+            _ => {}
         }
     }
 

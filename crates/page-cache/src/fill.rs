@@ -52,10 +52,13 @@ impl<'m> Mapping<'m> {
             let mut pages = self.lock();
             match pages.tree.held(index) {
                 Some(Held::Page(pfn)) => {
-                    self.touch(pfn).get();
+                    cache.page(pfn).get();
                     return Ok((pfn, false));
                 }
-                Some(Held::Swapped(entry)) => return Err(CacheError::Swapped(entry)),
+                Some(Held::Swapped(entry)) => {
+                    drop(pages);
+                    return Ok((self.bring_in(cache, index, entry)?, false));
+                }
                 Some(Held::Shadow(_)) | None => {}
             }
             let limit = cache.readahead_limit();
@@ -145,13 +148,11 @@ impl<'m> Mapping<'m> {
         if index > MAX_INDEX {
             return Err(CacheError::BeyondEof);
         }
-        match self.lock().tree.held(index) {
-            Some(Held::Page(pfn)) => {
-                self.touch(pfn).get();
-                return Ok(pfn);
-            }
-            Some(Held::Swapped(entry)) => return Err(CacheError::Swapped(entry)),
-            Some(Held::Shadow(_)) | None => {}
+        if let Some(pfn) = self.find_get(index) {
+            return Ok(pfn);
+        }
+        if let Some(entry) = self.swap_entry(index) {
+            return self.bring_in(cache, index, entry);
         }
         if !whole_page {
             match self.read_single_if_inside(cache, index) {
@@ -273,6 +274,7 @@ impl<'m> Mapping<'m> {
         if let Some(shadow) = shadow {
             cache.source.lru_refault(pfn, shadow);
         }
+        cache.source.lru_add(pfn);
         let file = self.file();
         cache
             .trace

@@ -77,6 +77,7 @@ impl<'m> Mapping<'m> {
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
             };
+            cache.source.mark_accessed(pfn);
             let more = out(pfn.addr() + piece.start, piece.len);
             cache.put_page(pfn);
             if !more {
@@ -125,11 +126,7 @@ impl<'m> Mapping<'m> {
             return false;
         };
         let page = cache.page(pfn);
-        if !page
-            .set_flags(PageFlags::DIRTY | PageFlags::REFERENCED)
-            .contains(PageFlags::DIRTY)
-            && !self.swap_backed()
-        {
+        if !page.set_flags(PageFlags::DIRTY).contains(PageFlags::DIRTY) && !self.swap_backed() {
             pages.tree.set_dirty(index);
             pages.nr_dirty += 1;
             cache.vmstat.add(VmItem::NrDirty, 1);

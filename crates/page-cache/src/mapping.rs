@@ -8,7 +8,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use vellum_machine::{LockRank, SpinGuard, SpinLock, TraceEvent, VmItem};
 use vellum_object::KArc;
-use vellum_page::{Memmap, Page, PageFlags, PageState};
+use vellum_page::{Memmap, PageFlags, PageState};
 use vellum_rmap::{MapTree, Mapped};
 use vellum_types::{FileId, PAGE_SIZE, Pfn};
 
@@ -146,7 +146,7 @@ impl<'m> Mapping<'m> {
     pub fn find_get(&self, index: u64) -> Option<Pfn> {
         let pages = self.lock();
         let pfn = pages.tree.page(index)?;
-        self.touch(pfn).get();
+        self.memmap.page(pfn).get();
         Some(pfn)
     }
 
@@ -156,7 +156,7 @@ impl<'m> Mapping<'m> {
     pub fn find_get_range(&self, first: u64, last: u64, each: &mut dyn FnMut(u64, Pfn)) {
         let pages = self.lock();
         for (index, pfn) in pages.tree.pages(first, last) {
-            self.touch(pfn).get();
+            self.memmap.page(pfn).get();
             each(index, pfn);
         }
     }
@@ -259,16 +259,6 @@ impl<'m> Mapping<'m> {
     pub(crate) fn set_error(&self, error: IoError) {
         self.wb_err.store(error.errno, Ordering::Relaxed);
         self.errors.set(error);
-    }
-
-    /// Notes the use of a page. Linux's `folio_mark_accessed`, one level of it.
-    pub(crate) fn touch(&self, pfn: Pfn) -> &'m Page {
-        let page = self.memmap.page(pfn);
-        // Looking first keeps the line shared among readers.
-        if !page.flags().contains(PageFlags::REFERENCED) {
-            page.set_flags(PageFlags::REFERENCED);
-        }
-        page
     }
 
     /// Takes page `index` out of the tree and drops the cache's reference. Something else that is

@@ -2,15 +2,23 @@
 //! `shmem_swapin_folio`.
 
 use crate::slots::Held;
-use crate::{Mapping, PageCache};
+use crate::{CacheError, Mapping, PageCache};
 use vellum_page::{PageFlags, PageState};
 use vellum_types::{Pfn, SwapEntry};
 
-/// Whoever has the swap slots that pages of shared memory went to.
+/// The swap slots that pages of shared memory go to, and the cache of their pages. Each method is one
+/// of `Swap`'s. None may take a lock of lower rank than Swap.
 pub trait SwapSlots: Sync {
-    /// Nobody will ask for this slot's content any more: the reference that
-    /// [`Mapping::swap_out`] was given is dropped. No lock is held.
+    /// The page in the swap cache for this slot, with a reference, if its bytes are right: `lookup`.
+    fn lookup(&self, entry: SwapEntry) -> Option<Pfn>;
+    /// The file no longer refers to this slot: the reference that [`Mapping::swap_out`] was given is
+    /// dropped: `free`. No lock is held.
     fn free(&self, entry: SwapEntry);
+    /// Takes the page out of the swap cache if nobody refers to its slot: `try_to_free_swap`. No lock is
+    /// held; the caller has a reference.
+    fn try_to_free_swap(&self, pfn: Pfn);
+    /// Gives back a reference to a page that may be in the swap cache: `put_page`.
+    fn put_page(&self, pfn: Pfn);
 }
 
 impl<'m> Mapping<'m> {
@@ -50,8 +58,8 @@ impl<'m> Mapping<'m> {
     /// nowhere else. False if somebody else brought it in or truncated it meanwhile: the caller
     /// lets go of his page and looks again.
     ///
-    /// The caller holds the page lock and a reference. Nothing is allocated.
-    pub fn insert_swapped_in(
+    /// The caller holds a reference. Nothing is allocated.
+    pub(crate) fn insert_swapped_in(
         &self,
         cache: &PageCache<'m>,
         index: u64,
@@ -69,6 +77,28 @@ impl<'m> Mapping<'m> {
         debug_assert!(adopted.is_ok(), "replacing allocates nothing");
         page.set_flags(PageFlags::DIRTY);
         true
+    }
+
+    /// Brings page `index` in from `entry` if the swap cache has it, and returns it with a reference.
+    /// No lock is held.
+    pub(crate) fn bring_in(
+        &self,
+        cache: &PageCache<'m>,
+        index: u64,
+        entry: SwapEntry,
+    ) -> Result<Pfn, CacheError> {
+        let missing = CacheError::Swapped(entry);
+        let swap = cache.swap.ok_or(missing)?;
+        let pfn = swap.lookup(entry).ok_or(missing)?;
+        if !self.insert_swapped_in(cache, index, pfn, entry) {
+            // Somebody was faster, or truncated it: the next attempt sees what there is.
+            swap.put_page(pfn);
+            return Err(missing);
+        }
+        swap.free(entry);
+        // In vain while its write has not ended: then it leaves with its last user.
+        swap.try_to_free_swap(pfn);
+        Ok(pfn)
     }
 
     /// The slot that page `index` is in, if it is in swap.

@@ -14,9 +14,8 @@ pub enum CacheError {
     Io(i32),
     /// The page lies wholly past the end of the file: SIGBUS for a program that touched it.
     BeyondEof,
-    /// A page of shared memory that is in swap. The caller lets go of its locks, reads it
-    /// (`Swap::swapin`), offers it to [`Mapping::insert_swapped_in`](crate::Mapping::insert_swapped_in)
-    /// and begins again.
+    /// A page of shared memory that is in swap. The caller lets go of its locks, reads it into the
+    /// swap cache (`Swap::swapin`), and begins again: the next attempt finds it there.
     Swapped(SwapEntry),
 }
 
@@ -84,15 +83,14 @@ pub trait BackingStore: Sync {
     /// They are not.
     fn sync(&self, file: FileId) -> Result<(), IoError>;
 
-    /// Bytes in the file.
-    fn size(&self, file: FileId) -> u64;
-
-    /// True if the pages of this file are backed by swap instead of [`BackingStore::write`]: shared
-    /// memory. Asked once, when its mapping is made.
+    /// True for a file whose pages exist nowhere but in the cache, and in swap: shared memory.
     fn swap_backed(&self, file: FileId) -> bool {
         let _ = file;
         false
     }
+
+    /// Bytes in the file.
+    fn size(&self, file: FileId) -> u64;
 
     /// Writes the path, as `/proc/PID/maps` shows it.
     ///

@@ -3,7 +3,7 @@
 use crate::{Pte, PteFlags};
 use core::sync::atomic::Ordering;
 use vellum_machine::DirectMap;
-use vellum_types::{GfpFlags, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
+use vellum_types::{GfpFlags, PAGE_SHIFT, PAGE_SIZE, Pfn, SwapEntry, VirtAddr};
 
 /// The shape of a family of page tables. Levels count from the leaves: level 0 holds 4 KiB entries.
 ///
@@ -25,6 +25,8 @@ pub trait Format: Copy + Send + Sync + 'static {
     const MAX_HUGE_LEVEL: u8;
     /// Entries can forbid instruction fetches.
     const HAS_NX: bool;
+    /// How many slots of a swap area its entries can name.
+    const SWAP_SLOTS: u32 = SwapEntry::SLOTS;
     /// Where tables may lie.
     const TABLE_GFP: GfpFlags;
 
@@ -223,6 +225,53 @@ impl Format for X86TwoLevel {
     const TABLE_GFP: GfpFlags = GfpFlags::KERNEL
         .union(GfpFlags::ZERO)
         .union(GfpFlags::DMA32);
+
+    const SWAP_SLOTS: u32 = 1 << 24;
+
+    fn encode(pte: Pte) -> u64 {
+        match pte.swap_entry() {
+            Some(entry) => Self::encode_swap(entry),
+            None => {
+                let frame = pte.pfn().as_u32();
+                assert!(frame >> 20 == 0, "frame too high for the page-table format");
+                pte.without(PteFlags::NX).raw()
+            }
+        }
+    }
+
+    fn decode(raw: u64) -> Pte {
+        // Of what is not present, only swap entries have this bit and not the mark of PROT_NONE.
+        let kind = PteFlags::PRESENT | PteFlags::GLOBAL | PteFlags::SOFT1;
+        if raw & kind.bits() == PteFlags::SOFT1.bits() {
+            Self::decode_swap(raw)
+        } else {
+            Pte::from_raw(raw)
+        }
+    }
+}
+
+impl X86TwoLevel {
+    /// A swap entry does not fit where the frame would be: area in bits 1..6, slot in 11..32, 6..8 and 9.
+    fn encode_swap(entry: SwapEntry) -> u64 {
+        let (area, slot) = (u64::from(entry.area()), u64::from(entry.slot()));
+        assert!(
+            slot < u64::from(Self::SWAP_SLOTS),
+            "swap slot too high for the page-table format"
+        );
+        let low = slot & 0x1f_ffff;
+        let middle = slot >> 21 & 3;
+        let top = slot >> 23;
+        PteFlags::SOFT1.bits() | area << 1 | low << 11 | middle << 6 | top << 9
+    }
+
+    fn decode_swap(raw: u64) -> Pte {
+        let slot = raw >> 11 & 0x1f_ffff | (raw >> 6 & 3) << 21 | (raw >> 9 & 1) << 23;
+        let area = raw >> 1 & 0x1f;
+        match SwapEntry::new(area as u8, slot as u32) {
+            Some(entry) => Pte::swap(entry),
+            None => Pte::from_raw(raw),
+        }
+    }
 }
 
 /// The Pentium Pro's: three levels, four entries in the root, 64-bit entries.
@@ -283,4 +332,43 @@ impl Format for X86_64FiveLevel {
     const MAX_HUGE_LEVEL: u8 = 2;
     const HAS_NX: bool = true;
     const TABLE_GFP: GfpFlags = GfpFlags::KERNEL.union(GfpFlags::ZERO);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comes_back<F: Format>() {
+        for area in [0, 1, 17, SwapEntry::AREAS - 1] {
+            for bit in 0..F::SWAP_SLOTS.ilog2() {
+                for slot in [1 << bit, (1 << bit) | 1, F::SWAP_SLOTS - 1] {
+                    let entry = SwapEntry::new(area, slot).unwrap();
+                    let raw = F::encode(Pte::swap(entry));
+                    assert_eq!(F::decode(raw).swap_entry(), Some(entry), "{}", F::NAME);
+                    assert!(raw >> (8 * F::ENTRY_BYTES - 1) >> 1 == 0);
+                    // Neither present nor the mark of PROT_NONE.
+                    assert_eq!(raw & 0x101, 0, "{}", F::NAME);
+                    assert!(!F::decode(raw).is_none() && !F::decode(raw).is_present());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn swap_entries_come_back_in_every_format() {
+        comes_back::<X86TwoLevel>();
+        comes_back::<X86Pae>();
+        comes_back::<X86_64FourLevel>();
+        comes_back::<X86_64FiveLevel>();
+    }
+
+    #[test]
+    fn what_is_no_swap_entry_is_none() {
+        let frame = Pfn::new(0x1234);
+        let soft = PteFlags::SOFT1;
+        assert_eq!(Pte::NONE.swap_entry(), None);
+        assert_eq!(Pte::new(frame, soft | PteFlags::PRESENT).swap_entry(), None);
+        assert_eq!(Pte::new(frame, soft | PteFlags::GLOBAL).swap_entry(), None);
+        assert_eq!(Pte::new(frame, PteFlags::GLOBAL).swap_entry(), None);
+    }
 }

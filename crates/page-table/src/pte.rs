@@ -1,7 +1,7 @@
 //! One entry.
 
 use core::fmt;
-use vellum_types::{PAGE_SHIFT, Pfn};
+use vellum_types::{PAGE_SHIFT, Pfn, SwapEntry};
 
 bitflags::bitflags! {
     /// The bits of an entry besides the frame, at x86's positions.
@@ -27,7 +27,8 @@ bitflags::bitflags! {
         const GLOBAL = 1 << 8;
         /// The frame is not counted: the shared zero page, device memory. Linux's `_PAGE_SPECIAL`.
         const SPECIAL = 1 << 9;
-        /// Free for the owner of the table. Linux's `_PAGE_SOFTW2`.
+        /// In an entry that is not present: it stands for a slot of swap. Else free for the owner of the
+        /// table. Linux's `_PAGE_SOFTW2`.
         const SOFT1 = 1 << 10;
         /// Free for the owner of the table. Linux's `_PAGE_SOFTW3`.
         const SOFT2 = 1 << 11;
@@ -67,6 +68,22 @@ impl Pte {
     #[inline]
     pub const fn is_none(self) -> bool {
         self.0 == 0
+    }
+    /// The entry of a page that is in swap: [`PteFlags::SOFT1`] and no other flag, and the slot where the
+    /// frame would be.
+    #[inline]
+    pub const fn swap(entry: SwapEntry) -> Self {
+        Self((entry.raw() as u64) << PAGE_SHIFT | PteFlags::SOFT1.bits())
+    }
+    /// Where in swap the page is, if it is there.
+    #[inline]
+    pub const fn swap_entry(self) -> Option<SwapEntry> {
+        let entry = SwapEntry::from_raw(self.pfn().as_u32());
+        if self.0 & !FRAME_MASK == PteFlags::SOFT1.bits() && !entry.is_none() {
+            Some(entry)
+        } else {
+            None
+        }
     }
     /// True if the processor may use it.
     #[inline]

@@ -10,6 +10,8 @@ struct Bounds {
     range: VirtRange,
     floor: VirtAddr,
     ceiling: VirtAddr,
+    /// All below the ceiling is known to be unmapped: nobody needs to look.
+    empty: bool,
 }
 
 impl<F: Format> PageTable<'_, F> {
@@ -35,6 +37,30 @@ impl<F: Format> PageTable<'_, F> {
                 range,
                 floor,
                 ceiling,
+                empty: false,
+            };
+            self.free_below(self.root, F::LEVELS - 1, VirtAddr::ZERO, bounds, gather);
+        }
+    }
+
+    /// Gives to `gather` the tables that overlap `range` and end at or below `ceiling`, under which nothing
+    /// is mapped any more. For the end of an address space, area by area: it costs in proportion to
+    /// the tables, where a search for them would look at every entry.
+    pub fn free_tables_below<M: Machine>(
+        &mut self,
+        range: VirtRange,
+        ceiling: VirtAddr,
+        gather: &mut TlbGather<'_, M>,
+    ) {
+        let all = VirtRange::new(VirtAddr::ZERO, self.own_end);
+        if let Some(range) = all.and_then(|all| all.intersect(&range))
+            && self.root != Pfn::NONE
+        {
+            let bounds = Bounds {
+                range,
+                floor: VirtAddr::ZERO,
+                ceiling,
+                empty: true,
             };
             self.free_below(self.root, F::LEVELS - 1, VirtAddr::ZERO, bounds, gather);
         }
@@ -46,7 +72,9 @@ impl<F: Format> PageTable<'_, F> {
         if self.root == Pfn::NONE {
             return;
         }
-        self.destroy_below(self.root, F::LEVELS - 1, gather);
+        if self.nr_tables > 1 {
+            self.destroy_below(self.root, F::LEVELS - 1, gather);
+        }
         let root = core::mem::replace(&mut self.root, Pfn::NONE);
         self.forget_table();
         gather.note_flush_all();
@@ -81,10 +109,11 @@ impl<F: Format> PageTable<'_, F> {
             }
             if start < bounds.floor
                 || covered.end() > bounds.ceiling
-                || !self.is_empty(child, level - 1)
+                || !(bounds.empty || self.is_empty(child, level - 1))
             {
                 continue;
             }
+            debug_assert!(self.is_empty(child, level - 1), "a table in use is freed");
             F::store(self.ram, table, index, Pte::NONE);
             self.forget_table();
             // The unmapped part is enough: an invalidation of any address below a table drops what

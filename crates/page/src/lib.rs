@@ -29,8 +29,10 @@
 
 mod memmap;
 mod page;
+mod place;
 mod source;
 
 pub use memmap::Memmap;
 pub use page::{Page, PageFlags, PageState};
+pub use place::{place, place_slice};
 pub use source::{AllocRequest, OwnedPages, PageSource};

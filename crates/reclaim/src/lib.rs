@@ -55,12 +55,14 @@ mod batch;
 mod host;
 mod lists;
 mod marks;
+mod oom;
 mod policy;
 mod reclaim;
 mod shadow;
 mod shrink;
 
 pub use host::{MayDo, Outcome, ReclaimHost, Referenced};
+pub use oom::{OOM_SCORE_ADJ_MIN, OomUsage, oom_badness};
 pub use policy::{PolicyKind, UnknownPolicy};
 pub use reclaim::{LruNode, Nodes, Pressure, Reclaim};
 pub use shadow::Shadow;

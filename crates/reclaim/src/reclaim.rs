@@ -7,7 +7,7 @@ use crate::shadow::Shadow;
 use core::sync::atomic::{AtomicU8, Ordering};
 use vellum_machine::{DirectMap, LockRank, SpinLock, VmEvent, VmStat};
 use vellum_page::{AllocRequest, Memmap, PageFlags, PageSource};
-use vellum_types::{NodeId, OutOfMemory, Pfn};
+use vellum_types::{GfpFlags, NodeId, OutOfMemory, Pfn};
 
 /// A node's free pages and the marks that reclaim keeps them between, all in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -226,6 +226,24 @@ impl PageSource for Reclaim<'_> {
             self.take_off(pfn);
         }
         self.inner.free_pages(pfn);
+    }
+
+    fn alloc_pages_bulk(&self, gfp: GfpFlags, out: &mut [Pfn]) -> usize {
+        self.inner.alloc_pages_bulk(gfp, out)
+    }
+
+    fn free_pages_bulk(&self, blocks: &[Pfn]) {
+        for pfn in blocks {
+            let page = self.inner.memmap().try_page(*pfn);
+            if page.is_some_and(|page| page.flags().contains(PageFlags::LRU)) {
+                self.take_off(*pfn);
+            }
+        }
+        self.inner.free_pages_bulk(blocks);
+    }
+
+    fn node_of(&self, pfn: Pfn) -> NodeId {
+        self.nodes.node_of(pfn)
     }
 
     fn split_page(&self, pfn: Pfn) {

@@ -13,6 +13,8 @@ pub type AnonVmaRef<'m> = KArc<'m, AnonVma<'m>>;
 /// `anon_vma`: the object that the private pages of an area belong to.
 pub struct AnonVma<'m> {
     id: u32,
+    /// The number of the first of its family, in which all that stand here stand too.
+    root: u32,
     /// Links through which areas have it as their own. Linux: `num_active_vmas`.
     owners: AtomicU32,
     mappers: MapTree<'m>,
@@ -23,6 +25,12 @@ impl AnonVma<'_> {
     /// The owner word of its pages. Never 0; may be used again when it is dead.
     pub const fn id(&self) -> u32 {
         self.id
+    }
+
+    /// The `anon_vma` from which this one descends by fork, or itself. Whoever shares a page with an area
+    /// that stands here stands there as well. Linux: `anon_vma->root`.
+    pub const fn root(&self) -> u32 {
+        self.root
     }
 
     pub(crate) fn add_owner(&self) {
@@ -101,6 +109,7 @@ impl<'m> AnonTable<'m> {
     /// [forgotten](Self::forget).
     pub(crate) fn create(
         &'m self,
+        root: Option<u32>,
         objects: ObjectCache<'m, AnonVma<'m>>,
         nodes: ObjectCache<'m, RadixNode<'m, AnonVmaRef<'m>>>,
     ) -> Result<AnonVmaRef<'m>, OutOfMemory> {
@@ -113,6 +122,7 @@ impl<'m> AnonTable<'m> {
         };
         let anon_vma = objects.shared(AnonVma {
             id,
+            root: root.unwrap_or(id),
             owners: AtomicU32::new(0),
             mappers: MapTree::new(),
             table: self,

@@ -42,7 +42,7 @@ impl<'m> AnonLink<'m> {
         mapper: Mapper,
         (first, last): (u64, u64),
     ) -> Result<AnonLinkRef<'m>, OutOfMemory> {
-        let anon_vma = table.create(caches.anon_vma, caches.numbers)?;
+        let anon_vma = table.create(None, caches.anon_vma, caches.numbers)?;
         let handle = anon_vma.clone();
         let link = Registration::new(anon_vma, mapper, first, last, caches.mappers)
             .inspect_err(|_| table.forget(handle))?;
@@ -81,7 +81,11 @@ impl<'m> AnonLink<'m> {
                 return caches.links.shared(link);
             }
             None => {
-                let anon_vma = table.create(caches.anon_vma, caches.numbers)?;
+                let anon_vma = table.create(
+                    Some(self.anon_vma().root()),
+                    caches.anon_vma,
+                    caches.numbers,
+                )?;
                 let handle = anon_vma.clone();
                 Registration::new(anon_vma, mapper, interval.0, interval.1, caches.mappers)
                     .inspect_err(|_| table.forget(handle))?

@@ -9,7 +9,7 @@ pub(crate) const CLASSES: usize = 13;
 pub(crate) const MAX_CLASS_BYTES: usize = 8192;
 
 /// The class of each 8 bytes more. Linux has a table up to 192 bytes only, and counts bits above.
-static CLASS_OF: [u8; MAX_CLASS_BYTES / 8] = table();
+const CLASS_OF: &[u8; MAX_CLASS_BYTES / 8] = &table();
 
 const fn table() -> [u8; MAX_CLASS_BYTES / 8] {
     let mut table = [0; MAX_CLASS_BYTES / 8];

@@ -8,6 +8,7 @@ use vellum_page_alloc::{PageAllocator, place_at_boot};
 use vellum_page_cache::{BackingStore, PageCache};
 use vellum_rmap::{AnonTable, RmapCaches};
 use vellum_slab::SlabAllocator;
+use vellum_swap::Swap;
 use vellum_types::OutOfMemory;
 use vellum_vma::VmaCaches;
 
@@ -143,6 +144,7 @@ impl<'m, M: Machine> System<'m, M> {
             slab.typed_arc("address_space")?,
             slab.typed_box("file_table_node")?,
         );
+        let swap = Swap::new(pages, vmstat)?;
         slab.shrink();
         let free_at_boot = pages.nr_free_pages();
         let context = MmContext::new(MmParts {
@@ -152,6 +154,7 @@ impl<'m, M: Machine> System<'m, M> {
             trace: config.trace,
             cache,
             caches,
+            swap,
             anon_table,
             max_map_count: config.max_map_count,
         })?;

@@ -88,6 +88,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         fault.leaf.set(va, pte);
         inner.rss_add(RssKind::Anon);
+        self.source.lru_add(pfn);
     }
 }
 

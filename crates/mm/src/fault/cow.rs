@@ -6,7 +6,7 @@ use crate::backing::Object;
 use crate::context::{MmContext, is_zero_entry};
 use crate::mm::{Mm, MmInner, RssKind, UserLeaf};
 use vellum_machine::{Machine, VmEvent};
-use vellum_page::{AllocRequest, OwnedPages, PageState};
+use vellum_page::{AllocRequest, OwnedPages, PageFlags, PageState};
 use vellum_page_table::{Pte, PteFlags};
 use vellum_types::{Order, PAGE_SIZE, Pfn, PfnRange, VirtAddr, VirtRange, VmFlags};
 
@@ -27,7 +27,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             }
             self.make_writable(fault.leaf, fault.page, pte);
             self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);
-        } else if self.is_sole_owner(pte) {
+        } else if self.is_sole_owner(pte) || self.can_leave_swap(pte) {
             self.reuse_around(mm, fault);
         } else if is_zero_entry(pte) {
             self.replace_zero(mm, inner, fault)?;
@@ -57,6 +57,15 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
         self.vmstat.count_many(VmEvent::CowReuse, reused);
         self.update_mmu(&fault.leaf, mm.space(), window.start(), window.nr_pages());
+    }
+
+    /// True for an anonymous page that only this entry refers to, now that the slot it had in swap is given
+    /// up: what is about to be stored is not there.
+    fn can_leave_swap(&self, pte: Pte) -> bool {
+        let swap_cached = !is_zero_entry(pte)
+            && self.page(pte.pfn()).mapcount() == 1
+            && self.page(pte.pfn()).flags().contains(PageFlags::SWAPCACHE);
+        swap_cached && self.swap.try_to_free_swap(pte.pfn()) && self.is_sole_owner(pte)
     }
 
     /// True for an anonymous page that only this entry refers to.
@@ -104,6 +113,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let bits = PteFlags::WRITE | PteFlags::DIRTY;
         fault.leaf.set(va, Self::entry(new, fault.flags).with(bits));
         inner.rss_add(RssKind::Anon);
+        self.source.lru_add(new);
     }
 
     /// `wp_page_copy`: frames of its own with the old content for the page, and for as many pages

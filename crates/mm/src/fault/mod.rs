@@ -4,6 +4,7 @@ mod anon;
 mod cow;
 mod file;
 mod stack;
+mod swap;
 
 pub(crate) use stack::STACK_GUARD_GAP;
 
@@ -124,14 +125,21 @@ impl<'m, M: Machine> MmContext<'m, M> {
             address: info.addr,
             access: info.access,
         });
+        let mut read = false;
         let served = self.retry(|| {
-            let outcome = self.fault_locked(mm, &mut mm.lock(), info.addr, info.access);
-            match outcome {
-                FaultOutcome::Oom => Err(MmError::NoFrames),
-                outcome => Ok(outcome),
-            }
+            let served = self.fault_locked(mm, &mut mm.lock(), info.addr, info.access);
+            read |= matches!(served, Err(MmError::Swapped(_)));
+            served
         });
-        served.unwrap_or(FaultOutcome::Oom)
+        match served {
+            Ok(FaultOutcome::Minor) if read => {
+                self.vmstat.count(VmEvent::PgMajFault);
+                FaultOutcome::Major
+            }
+            Ok(outcome) => outcome,
+            Err(MmError::Io(_)) => FaultOutcome::Bus,
+            Err(_) => FaultOutcome::Oom,
+        }
     }
 
     /// An access that the area does not allow. x86 reads a page in before it finds that nothing may
@@ -144,31 +152,32 @@ impl<'m, M: Machine> MmContext<'m, M> {
         addr: VirtAddr,
         access: Access,
         flags: VmFlags,
-    ) -> FaultOutcome {
+    ) -> Result<FaultOutcome, MmError> {
         let readable = flags.allows(Access::Read) && !flags.contains(VmFlags::PFNMAP);
         if access == Access::Exec && readable {
-            let outcome = self.fault_locked(mm, inner, addr, Access::Read);
+            let outcome = self.fault_locked(mm, inner, addr, Access::Read)?;
             if !outcome.is_served() {
-                return outcome;
+                return Ok(outcome);
             }
         }
-        FaultOutcome::Segv(SegvCode::AccErr)
+        Ok(FaultOutcome::Segv(SegvCode::AccErr))
     }
 
-    /// One attempt to serve a fault; `Oom` means that frames ended for now.
+    /// One attempt to serve a fault.
+    ///
+    /// # Errors
+    /// NoFrames or Swapped: what must be done, with no lock held, before another attempt.
     pub(crate) fn fault_locked(
         &self,
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
         addr: VirtAddr,
         access: Access,
-    ) -> FaultOutcome {
-        let outcome = self.try_fault(mm, inner, addr, access);
-        // An attempt that is made again counts once.
-        if outcome != FaultOutcome::Oom {
-            self.vmstat.count(VmEvent::PgFault);
-        }
-        outcome
+    ) -> Result<FaultOutcome, MmError> {
+        let outcome = self.try_fault(mm, inner, addr, access)?;
+        // Here, so that an attempt that is made again counts once.
+        self.vmstat.count(VmEvent::PgFault);
+        Ok(outcome)
     }
 
     fn try_fault(
@@ -177,7 +186,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner: &mut MmInner<'m>,
         addr: VirtAddr,
         access: Access,
-    ) -> FaultOutcome {
+    ) -> Result<FaultOutcome, MmError> {
         let found = match self.area_for(mm, inner, addr) {
             Ok(found) => found,
             Err(outcome) => return outcome,
@@ -191,9 +200,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if !flags.allows(access) || flags.contains(VmFlags::PFNMAP) {
             return self.refuse(mm, inner, addr, access, flags);
         }
-        let Ok(leaf) = inner.table.leaf_or_alloc(addr) else {
-            return FaultOutcome::Oom;
-        };
+        let leaf = inner.table.leaf_or_alloc(addr)?;
         let fault = Fault {
             page: addr.page_down(),
             access,
@@ -208,10 +215,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 if outcome == FaultOutcome::Major {
                     self.vmstat.count(VmEvent::PgMajFault);
                 }
-                outcome
+                Ok(outcome)
             }
-            Err(MmError::NoFrames) => FaultOutcome::Oom,
-            Err(_) => FaultOutcome::Bus,
+            Err(error @ (MmError::NoFrames | MmError::Swapped(_))) => Err(error),
+            Err(_) => Ok(FaultOutcome::Bus),
         }
     }
 
@@ -221,8 +228,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
         addr: VirtAddr,
-    ) -> Result<Found, FaultOutcome> {
-        const MAP_ERR: FaultOutcome = FaultOutcome::Segv(SegvCode::MapErr);
+    ) -> Result<Found, Result<FaultOutcome, MmError>> {
+        const MAP_ERR: Result<FaultOutcome, MmError> = Ok(FaultOutcome::Segv(SegvCode::MapErr));
         let start = match inner.areas.find(addr) {
             Some(area) if area.start() <= addr => return Ok(Found::new(area, addr)),
             Some(area) if area.flags.contains(VmFlags::GROWSDOWN) => area.start(),
@@ -230,7 +237,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         };
         self.expand_stack(mm, inner, start, addr)
             .map_err(|error| match error {
-                MmError::NoFrames => FaultOutcome::Oom,
+                MmError::NoFrames => Err(error),
                 _ => MAP_ERR,
             })?;
         let area = inner.areas.find_containing(addr).ok_or(MAP_ERR)?;
@@ -259,6 +266,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
             } else {
                 self.do_cow_fault(mm, inner, fault, &mapping)
             };
+        }
+        if let Some(entry) = pte.swap_entry() {
+            return self.do_swap_page(mm, inner, fault, entry);
         }
         if is_prot_none(pte) {
             // mprotect rewrites every entry of the areas it opens, so none is left behind.

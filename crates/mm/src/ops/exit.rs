@@ -20,6 +20,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 gather.flush();
                 self.area_gone(area.into_value());
             }
+            let next = inner.areas.first().map(|area| area.start());
+            let ceiling = next.unwrap_or(inner.user_range().end());
+            inner.table.free_tables_below(range, ceiling, &mut gather);
         }
         inner.table.destroy(&mut gather);
         gather.flush();

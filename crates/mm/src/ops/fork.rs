@@ -3,7 +3,7 @@
 
 use crate::MmError;
 use crate::backing::is_shmem;
-use crate::context::{MmContext, has_frame, is_zero_entry};
+use crate::context::{MmContext, is_zero_entry};
 use crate::mm::{
     Area, Areas, Limits, Mm, MmInner, MmLayout, MmRef, Rss, RssKind, USER_END, UserTable,
 };
@@ -31,6 +31,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             hiwater_rss: 0,
             hiwater_vm: 0,
             locked_vm: 0,
+            swap_entries: 0,
             layout: MmLayout::default(),
             limits: Limits::default(),
             brk: MmLayout::default().start_brk,
@@ -111,7 +112,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             let mut target = None;
             for va in part.pages() {
                 let pte = leaf.get(va);
-                if !has_frame(pte) {
+                if pte.is_none() {
                     continue;
                 }
                 let slot = match target {
@@ -124,6 +125,15 @@ impl<'m, M: Machine> MmContext<'m, M> {
                         }
                     },
                 };
+                if let Some(entry) = pte.swap_entry() {
+                    if self.swap.dup(entry).is_err() {
+                        result = Err(MmError::NoMem);
+                        break 'tables;
+                    }
+                    slot.set(va, pte);
+                    to.swap_entries += 1;
+                    continue;
+                }
                 if is_zero_entry(pte) {
                     slot.set(va, pte);
                     continue;
@@ -187,6 +197,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         );
         let pfn = copy.into_pfn();
         self.adopt_anon(pfn, anon_vma, original.index());
+        self.source.lru_add(pfn);
         Ok(Pte::new(pfn, pte.flags()))
     }
 }

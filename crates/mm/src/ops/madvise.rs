@@ -99,11 +99,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 if inner.areas.find_containing(at).is_none() {
                     return Err(MmError::NoMem);
                 }
-                match self.fault_locked(mm, &mut inner, at, access) {
+                match self.fault_locked(mm, &mut inner, at, access)? {
                     FaultOutcome::Minor | FaultOutcome::Major => {}
                     FaultOutcome::Segv(SegvCode::AccErr) => return Err(MmError::Inval),
-                    FaultOutcome::Segv(_) => return Err(MmError::NoMem),
-                    FaultOutcome::Oom => return Err(MmError::NoFrames),
+                    FaultOutcome::Segv(_) | FaultOutcome::Oom => return Err(MmError::NoMem),
                     FaultOutcome::Bus => return Err(MmError::Fault),
                 }
                 at = at + PAGE_SIZE;

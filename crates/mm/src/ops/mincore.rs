@@ -5,6 +5,7 @@ use crate::MmError;
 use crate::context::{MmContext, has_frame};
 use crate::mm::Mm;
 use vellum_machine::Machine;
+use vellum_page_table::Pte;
 use vellum_types::{PAGE_SIZE, VirtAddr, VirtRange};
 
 impl<'m, M: Machine> MmContext<'m, M> {
@@ -44,10 +45,16 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let inner = mm.lock();
         for (va, slot) in range.pages().zip(out) {
             let area = inner.areas.find_containing(va).ok_or(MmError::NoMem)?;
-            let mapped = inner
-                .table
-                .leaf(va)
-                .is_some_and(|leaf| has_frame(leaf.get(va)));
+            let pte = inner.table.leaf(va).map_or(Pte::NONE, |leaf| leaf.get(va));
+            if let Some(entry) = pte.swap_entry() {
+                let cached = self.swap.lookup(entry);
+                *slot = u8::from(cached.is_some());
+                if let Some(pfn) = cached {
+                    self.swap.put_page(pfn);
+                }
+                continue;
+            }
+            let mapped = has_frame(pte);
             let cached = || {
                 let mapping = area.backing.mapping()?;
                 let pfn = mapping.find_get(crate::fault::index_in(area, va))?;

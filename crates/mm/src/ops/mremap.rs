@@ -3,7 +3,7 @@
 use super::page_align;
 use super::populate::populate_access;
 use crate::MmError;
-use crate::context::{MmContext, has_frame};
+use crate::context::MmContext;
 use crate::fault::STACK_GUARD_GAP;
 use crate::mm::{Area, Mm, MmInner};
 use vellum_machine::Machine;
@@ -356,7 +356,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             if inner
                 .table
                 .leaf(at)
-                .is_some_and(|leaf| has_frame(leaf.get(at)))
+                .is_some_and(|leaf| !leaf.get(at).is_none())
             {
                 inner.table.leaf_or_alloc(target + (at - old.start()))?;
             }
@@ -373,7 +373,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         for (leaf, part) in table.leaves(old) {
             for va in part.pages() {
                 let pte = leaf.get(va);
-                if !has_frame(pte) {
+                if pte.is_none() {
                     continue;
                 }
                 let to = target + (va - old.start());

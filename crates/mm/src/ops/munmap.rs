@@ -6,8 +6,7 @@ use crate::backing::{Object, VmBacking, is_shmem};
 use crate::context::{MmContext, has_frame, is_zero_entry};
 use crate::mm::{Mm, MmInner, RssKind};
 use vellum_machine::Machine;
-use vellum_object::KArc;
-use vellum_page::PageState;
+use vellum_page::{PageFlags, PageState};
 use vellum_page_cache::MappingRef;
 use vellum_page_table::{Pte, TlbGather};
 use vellum_types::{PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
@@ -90,8 +89,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let Object::File(mapping) = object else {
             return;
         };
-        // Two: the cache's table and ours.
-        if KArc::strong_count(&mapping) > 2 {
+        if self.cache.users(&mapping) > 1 {
             return;
         }
         if is_shmem(mapping.file()) {
@@ -128,6 +126,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
             for va in part.pages() {
                 let pte = leaf.get(va);
                 if !has_frame(pte) {
+                    if let Some(entry) = pte.swap_entry() {
+                        leaf.set(va, Pte::NONE);
+                        inner.swap_entries -= 1;
+                        self.swap.free(entry);
+                    }
                     continue;
                 }
                 leaf.set(va, Pte::NONE);
@@ -143,6 +146,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     anon += 1;
                 }
                 self.rmap_remove(pte.pfn());
+                if self.page(pte.pfn()).flags().contains(PageFlags::SWAPCACHE) {
+                    // With the last reference from a table the slot goes too, as there is no use for it.
+                    self.swap.try_to_free_swap(pte.pfn());
+                }
                 gather.remove(va, pte.pfn());
             }
         }

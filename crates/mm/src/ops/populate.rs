@@ -30,10 +30,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     pte.is_present() && (access != Access::Write || writable)
                 });
                 if !there {
-                    match self.fault_locked(mm, &mut inner, at, access) {
+                    match self.fault_locked(mm, &mut inner, at, access)? {
                         FaultOutcome::Minor | FaultOutcome::Major => {}
-                        FaultOutcome::Oom => return Err(MmError::NoFrames),
-                        FaultOutcome::Segv(_) | FaultOutcome::Bus => return Err(MmError::NoMem),
+                        FaultOutcome::Segv(_) | FaultOutcome::Bus | FaultOutcome::Oom => {
+                            return Err(MmError::NoMem);
+                        }
                     }
                 }
                 at = at + vellum_types::PAGE_SIZE;

@@ -112,7 +112,9 @@ impl Nodes for Frames {
     }
     fn pressure(&self, node: NodeId) -> Pressure {
         let free = self.free.lock().unwrap();
-        let here = free.iter().filter(|pfn| self.node_of(**pfn) == node);
+        let here = free
+            .iter()
+            .filter(|pfn| Nodes::node_of(self, **pfn) == node);
         Pressure {
             free: here.count() as u64,
             ..self.marks
