@@ -15,10 +15,10 @@ struct Model<'m> {
     live: Vec<(Pfn, Order)>,
 }
 
-/// Blocks of all orders and mobilities, alone and in bulk, on 4 MiB at the edge of ZONE_DMA.
+/// Blocks of all orders and mobilities, alone and in bulk, on 2 MiB at the edge of ZONE_DMA.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let host = Host::new(14 * MIB, 18 * MIB);
+    let host = Host::new(15 * MIB, 17 * MIB);
     let pages = host.boot();
     let blocks = |pages: &PageAllocator<'_>| -> Vec<_> {
         pages.zones().map(|zone| zone.free_area).collect()
@@ -39,7 +39,7 @@ pub fn run(data: &[u8]) {
     while !input.is_empty() {
         model.step(&mut input);
         steps += 1;
-        if steps % 16 == 0 {
+        if steps % 32 == 0 {
             model.check();
         }
     }

@@ -74,7 +74,7 @@ fn entry<F: Format>(input: &mut Input<'_>) -> Pte {
 }
 
 fn history<F: Format>(mut input: Input<'_>) {
-    let host = Host::new(16 << 20, 20 << 20);
+    let host = Host::new(16 << 20, 17 << 20);
     let pages = host.boot();
     let free = pages.nr_free_pages();
     let mut table = PageTable::<F>::new(pages, &host.vmstat, SPACE.0).expect("memory");

@@ -29,7 +29,7 @@ struct Model<'m> {
 /// Allocates and frees objects of up to six caches and of kmalloc; page allocations fail at times.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let host = Host::new(16 << 20, 24 << 20);
+    let host = Host::new(16 << 20, 19 << 20);
     let pages = host.boot();
     let slab = SlabAllocator::boot(pages, &host.vmstat, one_cpu()).expect("memory");
     let kmalloc = Kmalloc::boot(slab).expect("memory");
@@ -48,7 +48,7 @@ pub fn run(data: &[u8]) {
     while !input.is_empty() {
         model.step(&mut input);
         steps += 1;
-        if steps % 32 == 0 {
+        if steps % 64 == 0 {
             slab.validate().expect("valid");
         }
     }

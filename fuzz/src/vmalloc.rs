@@ -36,7 +36,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn history<F: Format>(mut input: Input<'_>) {
-    let host = Host::new(16 << 20, 24 << 20);
+    let host = Host::new(16 << 20, 19 << 20);
     let heap = HeapSource::new(ObjectCache::<VmapNode<'_>>::BOX_LAYOUT);
     let pages = host.boot();
     let free = pages.nr_free_pages();
@@ -97,7 +97,7 @@ impl<F: Format> Model<'_, F> {
 
     fn alloc(&mut self, input: &mut Input<'_>) {
         let pages = match input.below(8) {
-            0 => 1 + input.below(1200),
+            0 => 1 + input.below(800),
             1 | 2 => 1 + input.below(64),
             _ => 1 + input.below(4),
         };
