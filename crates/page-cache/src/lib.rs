@@ -67,6 +67,7 @@ mod cache;
 mod fill;
 mod io;
 mod mapping;
+mod migrate;
 mod readahead;
 mod store;
 mod truncate;
