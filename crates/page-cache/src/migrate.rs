@@ -1,5 +1,6 @@
 //! A page moves to another frame. Linux: `filemap_migrate_folio`.
 
+use crate::slots::Held;
 use crate::{Mapping, PageCache};
 use vellum_page::{PageFlags, PageState};
 use vellum_types::Pfn;
@@ -22,7 +23,7 @@ impl<'m> Mapping<'m> {
         let (page, copy) = (cache.page(old), cache.page(new));
         let mut pages = self.lock();
         let index = page.index();
-        if page.owner() != self.id() || pages.tree.get(index) != Some(&old) || !page.freeze(2) {
+        if page.owner() != self.id() || pages.tree.page(index) != Some(old) || !page.freeze(2) {
             return false;
         }
         // Looked at after the freeze: whoever mapped or dirtied it had a reference.
@@ -37,8 +38,10 @@ impl<'m> Mapping<'m> {
         copy.set_state(PageState::File);
         copy.set_flags(page.flags() & KEPT);
         copy.get();
-        if let Some(slot) = pages.tree.get_mut(index) {
-            *slot = new;
+        let dirty = pages.tree.is_dirty(index);
+        pages.tree.replace_page(cache, index, Held::Page(new));
+        if dirty {
+            pages.tree.set_dirty(index);
         }
         page.clear_flags(KEPT);
         page.set_owner(0);
