@@ -59,6 +59,7 @@
 #![warn(missing_docs)]
 
 mod backing;
+mod compact;
 mod context;
 mod error;
 mod fault;
