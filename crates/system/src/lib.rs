@@ -51,5 +51,5 @@ pub use vellum_mm::{
     MmapRequest, Rss, SegvCode,
 };
 pub use vellum_page_alloc::ZoneInfo;
-pub use vellum_page_cache::{BackingStore, IoError, MappingRef};
+pub use vellum_page_cache::{BackingStore, DirtyLimits, ErrSeq, IoError, MappingRef, Wanted};
 pub use vellum_slab::SlabInfo;
