@@ -72,6 +72,8 @@ mod reverse;
 mod room;
 mod shmem;
 mod spaces;
+mod swap_around;
+mod swapoff;
 mod uaccess;
 mod validate;
 mod walk;
