@@ -4,21 +4,30 @@ use crate::frames::Frames;
 use crate::free_area::ListEnd;
 use crate::hooks::{Hook, Hooks};
 use crate::inject::FailSwitch;
-use crate::node::Node;
+use crate::node::{Node, NodeInfo, Nodes, NumaEvent};
 use crate::pcp::{self, CpuSet};
+use crate::profile::ZoneProfile;
 use crate::watermark;
 use crate::zone::{Zone, ZoneInfo};
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::zonelist::ZoneId;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use vellum_machine::{
     Cpus, DirectMap, LockRank, SpinLock, Trace, TraceEvent, VmEvent, VmItem, VmStat,
 };
-use vellum_page::{AllocRequest, Memmap, Page, PageFlags, PageSource, PageState};
-use vellum_types::{GfpFlags, MigrateType, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, ZoneType};
+use vellum_page::{AllocRequest, Memmap, Page, PageFlags, PageSource, PageState, RunTable};
+use vellum_types::{
+    GfpFlags, MigrateType, NodeId, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, ZoneType,
+};
 
 /// The page allocator of a machine. Lives in the machine's RAM; see [`PageAllocator::boot`].
 pub struct PageAllocator<'m> {
-    node: Node,
+    pub(crate) nodes: Nodes<'m>,
     pub(crate) frames: Frames<'m>,
+    pub(crate) runs: &'m RunTable<'m>,
+    pub(crate) profile: ZoneProfile,
+    /// Some frames lie outside the direct map.
+    zeroes_only_lowmem: bool,
+    pub(crate) plugging: AtomicBool,
     pub(crate) ram: DirectMap<'m>,
     cpus: Cpus<'m>,
     /// The lists of all CPUs. Each changes its own, see `with_set`.
@@ -32,14 +41,16 @@ pub struct PageAllocator<'m> {
     /// The order wanted from reclaim and one more; 0 if none.
     kswapd: AtomicU8,
     /// For each zone, allocations and frees on per-CPU lists that `vmstat` knows of.
-    pub(crate) folded: SpinLock<[[u64; 2]; ZoneType::COUNT]>,
+    pub(crate) folded: SpinLock<[[u64; 2]; ZoneId::COUNT]>,
     min_free_kbytes: AtomicU64,
 }
 
 impl<'m> PageAllocator<'m> {
     pub(crate) fn new(
-        node: Node,
+        nodes: Nodes<'m>,
         frames: Frames<'m>,
+        runs: &'m RunTable<'m>,
+        profile: ZoneProfile,
         ram: DirectMap<'m>,
         (cpus, cpu_sets): (Cpus<'m>, &'m [CpuSet]),
         vmstat: &'m VmStat,
@@ -47,10 +58,15 @@ impl<'m> PageAllocator<'m> {
     ) -> Self {
         let hooks = Hooks::new();
         hooks.set(Hook::Trace, trace.is_on());
-        hooks.set(Hook::Cpus, !cpus.is_single());
+        hooks.set(Hook::Cpus, !cpus.is_single() || nodes.are_several());
+        let memory = frames.memmap.span();
         Self {
-            node,
+            zeroes_only_lowmem: !ram.span().contains_range(&memory.to_phys()),
+            nodes,
             frames,
+            runs,
+            profile,
+            plugging: AtomicBool::new(false),
             ram,
             cpus,
             cpu_sets,
@@ -60,18 +76,45 @@ impl<'m> PageAllocator<'m> {
             hooks,
             fail: FailSwitch::off(),
             kswapd: AtomicU8::new(0),
-            folded: SpinLock::new(LockRank::Zone, [[0; 2]; ZoneType::COUNT]),
+            folded: SpinLock::new(LockRank::Zone, [[0; 2]; ZoneId::COUNT]),
             min_free_kbytes: AtomicU64::new(0),
         }
     }
 
-    /// Zones that exist on this machine, lowest first.
+    /// Zones that exist on this machine, node by node, lowest first.
     pub fn zones(&self) -> impl Iterator<Item = ZoneInfo> {
         self.present_zones().map(Zone::info)
     }
 
     pub(crate) fn present_zones(&self) -> impl Iterator<Item = &Zone> + Clone {
-        self.node.zones().filter(|zone| zone.span.is_some())
+        self.nodes.zones().filter(|zone| zone.span().is_some())
+    }
+
+    /// The nodes of this machine.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeInfo> {
+        self.fold_counters();
+        self.nodes.infos()
+    }
+
+    /// The zones that an allocation of `gfp` from `node` tries, in this order. Empty if there is no
+    /// such node.
+    pub fn zonelist(
+        &self,
+        node: NodeId,
+        gfp: GfpFlags,
+    ) -> impl Iterator<Item = (NodeId, ZoneType)> {
+        let zones = self.nodes.zone_ids(node, gfp.highest_zone());
+        zones.filter_map(|id| self.nodes.zone(id).map(|zone| (zone.node, zone.zone_type)))
+    }
+
+    /// The kind of zone that holds `pfn`; `None` in a hole. Linux's `page_zonenum`.
+    pub fn zone_type_of(&self, pfn: Pfn) -> Option<ZoneType> {
+        self.zone_at(pfn).map(|zone| zone.zone_type)
+    }
+
+    #[inline]
+    pub(crate) fn zone_at(&self, pfn: Pfn) -> Option<&'m Zone> {
+        self.nodes.zone(self.frames.zone_id(pfn)?)
     }
 
     /// Pages that nobody uses: those of all zones, and those on the lists of all CPUs. The latter are
@@ -84,12 +127,12 @@ impl<'m> PageAllocator<'m> {
 
     /// Pages that were ever given to the allocator. Linux's `totalram_pages`.
     pub fn managed_pages(&self) -> u64 {
-        self.present_zones().map(|zone| zone.managed).sum()
+        self.present_zones().map(|zone| zone.managed()).sum()
     }
 
     /// Pages of memory, those kept by boot included.
     pub fn present_pages(&self) -> u64 {
-        self.present_zones().map(|zone| zone.present).sum()
+        self.present_zones().map(|zone| zone.present()).sum()
     }
 
     /// The mobility of the 2 MiB pageblock around `pfn`.
@@ -109,12 +152,63 @@ impl<'m> PageAllocator<'m> {
         let low = self
             .present_zones()
             .filter(|zone| zone.zone_type <= ZoneType::Normal);
-        low.map(|zone| zone.managed).sum()
+        low.map(|zone| zone.managed()).sum()
     }
 
     pub(crate) fn set_default_min_free_kbytes(&self) {
         let kbytes = self.lowmem_pages() * (PAGE_SIZE / 1024);
         self.set_min_free_kbytes(watermark::default_min_free_kbytes(kbytes));
+    }
+
+    /// Works out all that depends on how much memory each zone has.
+    pub(crate) fn memory_changed(&self) {
+        self.nodes.rebuild();
+        self.set_min_free_kbytes(self.min_free_kbytes());
+    }
+
+    /// The node that an allocation starts from.
+    #[inline]
+    pub(crate) fn start_node(&self, wanted: Option<NodeId>) -> &'m Node {
+        self.nodes.start(wanted, || self.cpus.local_node())
+    }
+
+    /// The sets of CPUs whose lists hold blocks of `zone`.
+    pub(crate) fn sets_near(&self, zone: &Zone) -> impl Iterator<Item = &'m CpuSet> {
+        let node = zone.node;
+        self.cpu_sets.iter().filter(move |set| set.node == node)
+    }
+
+    /// Counts whether a block came from where it was wanted.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn count_numa(&self, wanted: &Node, zone: &Zone, pages: u64) {
+        let (how, here) = self
+            .nodes
+            .count(wanted, zone, self.cpus.local_node(), pages);
+        for event in [how, here] {
+            let event = match event {
+                NumaEvent::Hit => VmEvent::NumaHit,
+                NumaEvent::Miss => VmEvent::NumaMiss,
+                NumaEvent::Foreign => VmEvent::NumaForeign,
+                NumaEvent::Local => VmEvent::NumaLocal,
+                NumaEvent::Other => VmEvent::NumaOther,
+            };
+            self.vmstat.count_many(event, pages);
+        }
+        if how == NumaEvent::Miss {
+            self.vmstat.count_many(VmEvent::NumaForeign, pages);
+        }
+    }
+
+    /// The highest zone that `gfp` allows: pages without an address cannot be zeroed here.
+    #[inline(always)]
+    pub(crate) fn highest_zone(&self, gfp: GfpFlags) -> ZoneType {
+        let highest = gfp.highest_zone();
+        if gfp.contains(GfpFlags::ZERO) && self.zeroes_only_lowmem {
+            highest.min(ZoneType::Normal)
+        } else {
+            highest
+        }
     }
 
     /// `vm.min_free_kbytes`: kilobytes that the sum of all zones' `min` marks stands for.
@@ -198,8 +292,14 @@ impl<'m> PageAllocator<'m> {
     /// Everything that is not the common case of an allocation.
     #[inline(never)]
     fn alloc_slow(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory> {
+        self.alloc_from(request, None)
+    }
+
+    /// As `alloc_slow`, from `node` by preference.
+    fn alloc_from(&self, request: AllocRequest, node: Option<NodeId>) -> Result<Pfn, OutOfMemory> {
         let AllocRequest { order, gfp } = request;
         if self.hooks.plain()
+            && node.is_none()
             && !gfp.contains(GfpFlags::ZERO)
             && let Some(pfn) = self.with_set(|own| own.pop_order(self.frames, gfp, order))
         {
@@ -208,7 +308,7 @@ impl<'m> PageAllocator<'m> {
         if self.fail.trips() {
             return Err(OutOfMemory);
         }
-        let pfn = self.take(order, gfp).ok_or(OutOfMemory)?;
+        let pfn = self.take(order, gfp, node).ok_or(OutOfMemory)?;
         if let Some(range) = PfnRange::from_len(pfn, order.pages()) {
             self.check_poison(range);
         }
@@ -248,6 +348,12 @@ impl<'m> PageAllocator<'m> {
         f(&self.cpu_sets[usize::from(pin.cpu().0)])
     }
 
+    /// True if `pfn` belongs to the node whose blocks a CPU keeps: others go back there at once.
+    #[inline(always)]
+    pub(crate) fn is_near(&self, own: &CpuSet, pfn: Pfn) -> bool {
+        !self.nodes.are_several() || self.frames.zone_id(pfn).map(ZoneId::node) == Some(own.node)
+    }
+
     /// Puts a block on this CPU's lists. False if it must go to its zone at once.
     #[inline]
     fn keep(&self, pfn: Pfn, page: &Page, order: Order) -> bool {
@@ -255,10 +361,14 @@ impl<'m> PageAllocator<'m> {
         if list >= pcp::LISTS {
             return false;
         }
-        if self.with_set(|own| own.push(self.frames, page, pfn, list, order)) {
+        let relieve = self.with_set(|own| {
+            let near = self.is_near(own, pfn);
+            near.then(|| own.push(self.frames, page, pfn, list, order))
+        });
+        if relieve == Some(true) {
             self.relieve(list);
         }
-        true
+        relieve.is_some()
     }
 
     /// As `alloc_slow`, for a block that is not a single page, when nothing is switched on.
@@ -314,25 +424,19 @@ impl<'m> PageAllocator<'m> {
         }
     }
 
-    /// The zones that may serve an allocation whose highest allowed zone is `highest`, best first.
-    #[inline]
-    pub(crate) fn zonelist(&self, highest: ZoneType) -> impl Iterator<Item = &Zone> {
-        self.node.zonelist(highest)
-    }
-
-    #[inline(always)]
-    pub(crate) fn zone_of(&self, pfn: Pfn) -> &Zone {
-        self.node.zone_of(pfn)
-    }
-
     /// The number of a zone among all of the machine.
     #[inline(always)]
     pub(crate) fn zone_index(&self, zone: &Zone) -> usize {
-        zone.zone_type.index()
+        zone.id().index()
     }
 
-    pub(crate) fn zone_by_index(&self, index: usize) -> &Zone {
-        self.node.zone(index)
+    /// The zone of a frame that is memory.
+    #[inline(always)]
+    pub(crate) fn zone_of(&self, pfn: Pfn) -> &'m Zone {
+        match self.zone_at(pfn) {
+            Some(zone) => zone,
+            None => not_allocated(pfn, None),
+        }
     }
 }
 
@@ -415,6 +519,14 @@ impl PageSource for PageAllocator<'_> {
             page.set_refcount(1);
             page.set_state_order(PageState::Allocated, Order::ZERO);
         }
+    }
+
+    fn alloc_pages_node(&self, request: AllocRequest, node: NodeId) -> Result<Pfn, OutOfMemory> {
+        self.alloc_from(request, Some(node))
+    }
+
+    fn node_of(&self, pfn: Pfn) -> NodeId {
+        self.zone_at(pfn).map_or(NodeId(0), |zone| zone.node)
     }
 
     fn memmap(&self) -> Memmap<'_> {

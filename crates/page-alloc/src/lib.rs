@@ -99,12 +99,15 @@ mod frames;
 mod free_area;
 mod highatomic;
 mod hooks;
+mod hotplug;
 mod inject;
+mod layout;
 mod node;
 mod pcp;
 #[expect(unsafe_code, reason = "boot memory becomes values in one audited file")]
 mod place;
 mod poison;
+mod profile;
 mod request;
 #[expect(unsafe_code, reason = "a stopped CPU is reached by its word alone")]
 mod stopped;
@@ -112,6 +115,7 @@ mod take;
 mod validate;
 mod watermark;
 mod zone;
+mod zonelist;
 
 /// What `request` is built on.
 mod sync {
@@ -119,10 +123,13 @@ mod sync {
 }
 
 pub use allocator::PageAllocator;
-pub use boot::BootError;
+pub use boot::{BootError, BootParts};
 pub use contig::{ContigError, IsolatedRange};
 pub use frames::PAGEBLOCK_ORDER;
+pub use hotplug::{HotplugError, Online};
+pub use node::{MAX_NODES, NodeInfo};
 pub use place::place_at_boot;
 pub use poison::PAGE_POISON;
+pub use profile::{MovableShare, ZoneProfile};
 pub use watermark::Watermarks;
 pub use zone::ZoneInfo;

@@ -7,12 +7,12 @@
 //! Lists are last in, first out, for warm caches, except that pages freed in ascending order stay so:
 //! then whoever allocates them again gets neighbours, and a drain gives the zone whole blocks.
 
-use crate::frames::{Frames, PAGEBLOCK_ORDER};
+use crate::frames::Frames;
 use crate::request::DrainRequest;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, fence};
-use vellum_page::{Page, PageState};
-use vellum_types::{GfpFlags, MigrateType, Order, Pfn, ZoneType};
+use vellum_page::{PAGEBLOCK_ORDER, Page, PageState};
+use vellum_types::{GfpFlags, MigrateType, NodeId, Order, Pfn, ZoneType};
 
 /// Mobilities that have lists of their own. The rest goes to the zone at once.
 pub(crate) const TYPES: usize = 3;
@@ -420,6 +420,8 @@ impl Pace {
 /// here calls out, so one flow never meets itself half way.
 #[repr(align(64))]
 pub(crate) struct CpuSet {
+    /// The node of the CPU, and of all blocks on its lists.
+    pub(crate) node: NodeId,
     lists: [PageList; SLOTS],
     /// Which list serves a request, by the low bits of its gfp mask.
     route: [u8; ROUTES],
@@ -428,14 +430,20 @@ pub(crate) struct CpuSet {
 }
 
 impl CpuSet {
-    /// The lists of CPU number `cpu`.
-    pub(crate) fn new(cpu: usize, tuning: impl Fn(usize) -> Tuning, route: [u8; ROUTES]) -> Self {
+    /// The lists of CPU number `cpu`, which is near `node`.
+    pub(crate) fn new(
+        cpu: usize,
+        node: NodeId,
+        tuning: impl Fn(usize) -> Tuning,
+        route: [u8; ROUTES],
+    ) -> Self {
         let rest = Tuning::new(0, 0, 1);
         let tuning = |at: usize| match at {
             0..LISTS => tuning(zone_of(at)).of_order(order_of(at)),
             _ => rest,
         };
         Self {
+            node,
             lists: core::array::from_fn(|at| PageList::new((cpu * SLOTS + at) as u32, tuning(at))),
             paces: core::array::from_fn(|at| Pace::new(tuning(at))),
             route,

@@ -41,7 +41,7 @@ fn kswapd_is_wanted_below_the_low_mark() {
 /// The first atomic block below the low mark reserves its pageblock for others of its like.
 #[test]
 fn atomic_blocks_have_a_reserve() {
-    let machine = Machine::new(16 * MIB, 272 * MIB);
+    let machine = Machine::new(16 * MIB, 270 * MIB);
     let allocator = machine.boot();
     let at_boot = free_kib(allocator);
     let plain = GfpFlags::NOWAIT;
