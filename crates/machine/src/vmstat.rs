@@ -136,6 +136,12 @@ counters! {
         WorkingsetRestoreAnon = "workingset_restore_anon",
         /// Of the file pages, those that had been active before.
         WorkingsetRestoreFile = "workingset_restore_file",
+        /// Tree nodes freed that held nothing but shadows.
+        WorkingsetNodeReclaim = "workingset_nodereclaim",
+        /// Page-cache pages that became dirty.
+        NrDirtied = "nr_dirtied",
+        /// Page-cache pages that were written to their store.
+        NrWritten = "nr_written",
         /// Pages that went to the unevictable list.
         UnevictablePgsCulled = "unevictable_pgs_culled",
         /// Pages that came back from it.
@@ -156,6 +162,14 @@ counters! {
         NrFilePages = "nr_file_pages",
         /// Dirty page-cache pages.
         NrDirty = "nr_dirty",
+        /// Page-cache pages being written to their store.
+        NrWriteback = "nr_writeback",
+        /// Dirty pages at which programs must write.
+        NrDirtyThreshold = "nr_dirty_threshold",
+        /// Dirty pages at which writing in the background begins.
+        NrDirtyBackgroundThreshold = "nr_dirty_background_threshold",
+        /// Tree nodes that hold nothing but shadows.
+        WorkingsetNodes = "workingset_nodes",
         /// Pages of shared memory and tmpfs.
         NrShmem = "nr_shmem",
         /// Pages of page tables.
@@ -219,6 +233,11 @@ impl VmStat {
     #[inline]
     pub fn sub(&self, item: VmItem, n: u64) {
         self.items[item as usize].fetch_sub(n, Ordering::Relaxed);
+    }
+    /// There are `n` of `item`: for what is computed now and then.
+    #[inline]
+    pub fn set(&self, item: VmItem, n: u64) {
+        self.items[item as usize].store(n, Ordering::Relaxed);
     }
     /// How many of `item` there are.
     pub fn item(&self, item: VmItem) -> u64 {
