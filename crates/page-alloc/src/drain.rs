@@ -3,7 +3,8 @@
 use crate::allocator::{PageAllocator, alloc_event};
 use crate::frames::Frames;
 use crate::free_area::{FreeAreas, ListEnd};
-use crate::pcp::{self, CpuSet, LISTS, PageList};
+use crate::page_list::PageList;
+use crate::pcp::{self, CpuSet, LISTS};
 use crate::zonelist::ZoneId;
 use vellum_machine::{VmEvent, VmItem};
 use vellum_page::{PAGEBLOCK_ORDER, PageState};

@@ -111,6 +111,15 @@ impl<'m> Frames<'m> {
         }
     }
 
+    /// As `list_of`, of the largest run alone; [`NO_LIST`] elsewhere.
+    #[inline(always)]
+    pub(crate) fn quick_list_of(&self, pfn: Pfn) -> u8 {
+        match self.memmap.pageblock_in_largest_run(pfn) {
+            Some(block) => (block.0.load(Ordering::Relaxed) >> 24) as u8,
+            None => NO_LIST,
+        }
+    }
+
     /// The zone that holds `pfn`, or `None` in a hole.
     #[inline]
     pub(crate) fn zone_id(&self, pfn: Pfn) -> Option<ZoneId> {

@@ -1,5 +1,6 @@
 //! Nodes: parts of memory that a CPU reaches equally fast, and the order to try them in.
 
+use crate::kswapd::Wanted;
 use crate::zone::Zone;
 use crate::zonelist::{ZoneId, ZoneList};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ pub(crate) struct Node {
     numa: [AtomicU64; NumaEvent::COUNT],
     /// Where ZONE_MOVABLE begins on this node; [`Pfn::NONE`] if it has none at boot.
     pub(crate) movable_start: Pfn,
+    pub(crate) wanted: Wanted,
     /// The distance to each node, as in ACPI's SLIT.
     distance: [u8; MAX_NODES],
 }
@@ -68,6 +70,7 @@ impl Node {
             zonelists: [const { ZoneList::new() }; ZoneType::COUNT],
             numa: [const { AtomicU64::new(0) }; NumaEvent::COUNT],
             movable_start: movable.unwrap_or(Pfn::NONE),
+            wanted: Wanted::nothing(),
             distance,
         }
     }

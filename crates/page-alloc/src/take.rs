@@ -84,7 +84,7 @@ impl<'m> PageAllocator<'m> {
     #[cold]
     fn take_low(&self, order: Order, gfp: GfpFlags, node: &'m Node) -> Option<Pfn> {
         if gfp.contains(GfpFlags::KSWAPD_RECLAIM) {
-            self.wake_kswapd(order);
+            self.wake_kswapd(order, gfp, node);
         }
         if let Some(pfn) = self.take_above(Level::Min, order, gfp, node) {
             return Some(pfn);

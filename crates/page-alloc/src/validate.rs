@@ -3,7 +3,8 @@
 use crate::allocator::PageAllocator;
 use crate::frames::{Frames, Kind};
 use crate::free_area::FreeAreas;
-use crate::pcp::{self, PageList};
+use crate::page_list::PageList;
+use crate::pcp;
 use crate::zone::Zone;
 use vellum_machine::VmItem;
 use vellum_page::{PAGEBLOCK_ORDER, Page, PageState};

@@ -121,14 +121,23 @@ impl<'m> Memmap<'m> {
         let at = pfn.as_u32().wrapping_sub(self.start.as_u32());
         match self.pages.get(at as usize) {
             Some(page) => Some(page),
-            None => self.elsewhere(pfn),
+            None => elsewhere(self.table, pfn),
         }
     }
 
-    /// As `try_page`, outside the largest run.
-    #[inline(never)]
-    fn elsewhere(&self, pfn: Pfn) -> Option<&'m Page> {
-        self.table?.page(pfn)
+    /// As [`Memmap::try_page`], of the [largest run](Memmap::largest_run) alone: for whoever has a slow
+    /// way for all else. No call is made, so that the caller needs no stack.
+    #[inline(always)]
+    pub fn in_largest_run(&self, pfn: Pfn) -> Option<&'m Page> {
+        let at = pfn.as_u32().wrapping_sub(self.start.as_u32());
+        self.pages.get(at as usize)
+    }
+
+    /// As [`Memmap::pageblock`], of the largest run alone.
+    #[inline(always)]
+    pub fn pageblock_in_largest_run(&self, pfn: Pfn) -> Option<&'m Pageblock> {
+        let at = block_number(pfn).wrapping_sub(self.first_block);
+        self.blocks.get(at as usize)
     }
 
     /// The descriptor of the `index`th frame of the [largest run](Memmap::largest_run), or `None` behind
@@ -144,15 +153,22 @@ impl<'m> Memmap<'m> {
         let at = block_number(pfn).wrapping_sub(self.first_block);
         match self.blocks.get(at as usize) {
             Some(block) => Some(block),
-            None => self.pageblock_elsewhere(pfn),
+            None => pageblock_elsewhere(self.table, pfn),
         }
     }
+}
 
-    /// As `pageblock`, outside the largest run.
-    #[inline(never)]
-    fn pageblock_elsewhere(&self, pfn: Pfn) -> Option<&'m Pageblock> {
-        self.table?.pageblock(pfn)
-    }
+/// The descriptor of a frame outside the largest run. A function of two words, so that no caller lays
+/// its handle out in memory for the call.
+#[inline(never)]
+fn elsewhere<'m>(table: Option<&'m RunTable<'m>>, pfn: Pfn) -> Option<&'m Page> {
+    table?.page(pfn)
+}
+
+/// The same for a pageblock.
+#[inline(never)]
+fn pageblock_elsewhere<'m>(table: Option<&'m RunTable<'m>>, pfn: Pfn) -> Option<&'m Pageblock> {
+    table?.pageblock(pfn)
 }
 
 #[cold]
