@@ -50,5 +50,5 @@ pub use vellum_mm::{
     MmapRequest, Rss, SegvCode,
 };
 pub use vellum_page_alloc::{MovableShare, ZoneInfo, ZoneProfile};
-pub use vellum_page_cache::{BackingStore, IoError, MappingRef};
+pub use vellum_page_cache::{BackingStore, DirtyLimits, ErrSeq, IoError, MappingRef, Wanted};
 pub use vellum_slab::SlabInfo;
