@@ -481,3 +481,30 @@ fn eight_nodes_and_every_order() {
     allocator.validate().unwrap();
     assert_eq!(allocator.nr_free_pages(), allocator.managed_pages());
 }
+
+/// Only the nodes that a failed search went over are short.
+#[test]
+fn kswapd_is_wanted_on_the_nodes_that_were_searched() {
+    CPU.set(0);
+    let machine = machine(2);
+    let allocator = nodes(&machine, 2);
+    let wanted = || [0, 1].map(|node| allocator.kswapd_wanted(NodeId(node)));
+    let strict = USER | GfpFlags::THISNODE;
+    while take_near(allocator, strict, 1).is_ok() {}
+    assert_eq!(wanted(), [None, Some(Order::ZERO)]);
+    let block = AllocRequest::new(order(4), strict);
+    assert_eq!(
+        allocator.alloc_pages_node(block, NodeId(1)),
+        Err(OutOfMemory)
+    );
+    assert_eq!(wanted(), [None, Some(order(4))]);
+    // There is another node: nobody is short.
+    allocator.kswapd_served(NodeId(1));
+    assert_eq!(take_near(allocator, USER, 1), Ok(NodeId(0)));
+    assert_eq!(wanted(), [None, None]);
+    while take_near(allocator, USER, 1).is_ok() {}
+    assert_eq!(wanted(), [Some(Order::ZERO); 2]);
+    allocator.kswapd_served(NodeId(0));
+    assert_eq!(wanted(), [None, Some(Order::ZERO)]);
+    assert_eq!(allocator.kswapd_wanted(NodeId(7)), None);
+}
