@@ -41,8 +41,7 @@ pub struct PageAllocator<'m> {
 impl<'m> PageAllocator<'m> {
     pub(crate) fn new(
         nodes: Nodes<'m>,
-        frames: Frames<'m>,
-        runs: &'m RunTable<'m>,
+        (frames, runs): (Frames<'m>, &'m RunTable<'m>),
         profile: ZoneProfile,
         ram: DirectMap<'m>,
         (cpus, cpu_sets): (Cpus<'m>, &'m [CpuSet]),

@@ -227,8 +227,7 @@ impl<'m> PageAllocator<'m> {
         let sets = sets.into_slice(usize::from(cpus.len()), |cpu| cpu_set(cpu, &nodes, cpus));
         let allocator = Self::new(
             nodes,
-            frames,
-            runs,
+            (frames, runs),
             parts.profile,
             parts.ram,
             (cpus, sets),
