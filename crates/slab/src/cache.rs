@@ -77,6 +77,9 @@ impl<'m> Frames<'m> {
     }
 }
 
+/// Bytes of the free objects that a node keeps in sheaves.
+const BARN_BYTES: u32 = 64 << 10;
+
 /// How much a cache keeps outside of its slabs.
 #[derive(Clone, Copy)]
 pub(crate) struct Tunables {
@@ -95,10 +98,12 @@ impl Tunables {
             1025..=4096 => 12,
             _ => 4,
         };
+        // Free objects that a node keeps whole are worth 64 KiB at most, as with Linux's ten sheaves.
+        let sheaf_bytes = (max_limit * geometry.stride).max(1);
         Self {
             first_limit: max_limit.min(8),
             max_limit,
-            barn: if geometry.stride <= 256 { 8 } else { 2 },
+            barn: (BARN_BYTES / sheaf_bytes).clamp(2, 40),
         }
     }
 }
