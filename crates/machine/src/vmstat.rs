@@ -24,6 +24,17 @@ macro_rules! counters {
 counters! {
     /// Things that happened; these only grow.
     VmEvent {
+        /// Pages taken from the node that was wanted. These are counted on machines with
+        /// several nodes only.
+        NumaHit = "numa_hit",
+        /// Pages taken from a node although another was wanted.
+        NumaMiss = "numa_miss",
+        /// Pages wanted from a node and taken elsewhere: the other side of each miss.
+        NumaForeign = "numa_foreign",
+        /// Pages taken from the node of the CPU that asked.
+        NumaLocal = "numa_local",
+        /// Pages taken from another node than that of the CPU that asked.
+        NumaOther = "numa_other",
         /// All page faults.
         PgFault = "pgfault",
         /// Page faults that waited for I/O.

@@ -52,7 +52,7 @@ impl<M: Machine> MmContext<'_, M> {
         mut error: MmError,
         mut attempt: impl FnMut() -> Result<T, MmError>,
     ) -> Result<T, MmError> {
-        let mut rounds = u64::from(self.memmap.span().len()) / RECLAIM_BATCH + 1;
+        let mut rounds = self.memmap.nr_frames() / RECLAIM_BATCH + 1;
         loop {
             match error {
                 MmError::NoFrames if rounds == 0 => return Err(error),

@@ -14,6 +14,10 @@ pub struct AllocRequest {
 }
 
 impl AllocRequest {
+    /// So many pages under these conditions.
+    pub const fn new(order: Order, gfp: GfpFlags) -> Self {
+        Self { order, gfp }
+    }
     /// For the kernel's own data.
     pub const fn kernel(order: Order) -> Self {
         Self {
@@ -58,6 +62,17 @@ pub trait PageSource: Sync {
     /// # Errors
     /// There is none under these conditions. Never waits.
     fn alloc_pages(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory>;
+
+    /// As [`PageSource::alloc_pages`], from `node` by preference instead of the node of the CPU that asks;
+    /// with [`GfpFlags::THISNODE`] from no other. Linux's `alloc_pages_node`. A source that knows no nodes
+    /// has one.
+    ///
+    /// # Errors
+    /// As [`PageSource::alloc_pages`].
+    fn alloc_pages_node(&self, request: AllocRequest, node: NodeId) -> Result<Pfn, OutOfMemory> {
+        let _ = node;
+        self.alloc_pages(request)
+    }
 
     /// Gives a block back. Its size is known from its first page. Whatever its refcount and state
     /// are, the block is free afterwards: the caller was its last user.

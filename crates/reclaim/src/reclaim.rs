@@ -172,7 +172,8 @@ impl<'m> Reclaim<'m> {
         }
         let memmap = self.inner.memmap();
         let on = |pfn: &Pfn| memmap.page(*pfn).flags().contains(PageFlags::LRU);
-        let marked = memmap.span().iter().filter(on).count() as u64;
+        let frames = memmap.runs().flat_map(|run| run.iter());
+        let marked = frames.filter(on).count() as u64;
         if marked == listed {
             Ok(())
         } else {
