@@ -175,10 +175,10 @@ fn swapoff_without_room_is_refused_and_nothing_is_lost() {
     for page in 0..pages {
         host.write(pid, BASE + page * PAGE_SIZE, &[byte(page)])
             .expect("a write");
-        if page >= 500 {
-            if let Some(pfn) = frame(&host, pid, page - 500) {
-                swap_out(&host, pfn);
-            }
+        if page >= 500
+            && let Some(pfn) = frame(&host, pid, page - 500)
+        {
+            swap_out(&host, pfn);
         }
     }
     let answer = host.system().swapoff(area);
