@@ -19,6 +19,10 @@ pub fn place<'m, T: Sync + 'm>(source: &'m dyn PageSource, value: T) -> Result<&
 ///
 /// # Errors
 /// No frames, or none so large.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the frames are fresh: the source gives each to one caller"
+)]
 pub fn place_slice<'m, T: 'm>(
     source: &'m dyn PageSource,
     len: usize,
