@@ -125,6 +125,12 @@ counters! {
         WorkingsetRestoreAnon = "workingset_restore_anon",
         /// Of the file pages, those that had been active before.
         WorkingsetRestoreFile = "workingset_restore_file",
+        /// Tree nodes freed that held nothing but shadows.
+        WorkingsetNodeReclaim = "workingset_nodereclaim",
+        /// Page-cache pages that became dirty.
+        NrDirtied = "nr_dirtied",
+        /// Page-cache pages that were written to their store.
+        NrWritten = "nr_written",
         /// Pages that went to the unevictable list.
         UnevictablePgsCulled = "unevictable_pgs_culled",
         /// Pages that came back from it.
@@ -145,6 +151,14 @@ counters! {
         NrFilePages = "nr_file_pages",
         /// Dirty page-cache pages.
         NrDirty = "nr_dirty",
+        /// Page-cache pages being written to their store.
+        NrWriteback = "nr_writeback",
+        /// Dirty pages at which programs must write.
+        NrDirtyThreshold = "nr_dirty_threshold",
+        /// Dirty pages at which writing in the background begins.
+        NrDirtyBackgroundThreshold = "nr_dirty_background_threshold",
+        /// Tree nodes that hold nothing but shadows.
+        WorkingsetNodes = "workingset_nodes",
         /// Pages of shared memory and tmpfs.
         NrShmem = "nr_shmem",
         /// Pages of page tables.

@@ -64,15 +64,22 @@
 #![warn(missing_docs)]
 
 mod cache;
+mod errseq;
 mod fill;
 mod io;
 mod mapping;
 mod readahead;
+mod reclaim;
+mod shmem;
+mod slots;
 mod store;
 mod truncate;
 mod writeback;
 
 pub use cache::PageCache;
+pub use errseq::ErrSeq;
 pub use mapping::{Mapping, MappingRef};
 pub use readahead::Readahead;
+pub use shmem::SwapSlots;
+pub use slots::CacheSlot;
 pub use store::{BackingStore, CacheError, IoError};

@@ -1,7 +1,6 @@
 //! From the cache to the store. Linux: `mm/page-writeback.c`, `write_cache_pages`.
 
 use crate::{IoError, Mapping, PageCache};
-use vellum_collections::Mark;
 use vellum_machine::{VmEvent, VmItem};
 use vellum_page::PageFlags;
 use vellum_types::{PAGE_SIZE, Pfn};
@@ -82,16 +81,16 @@ impl<'m> Mapping<'m> {
         frames: &mut [Pfn; CLUSTER],
     ) -> Option<(u64, usize)> {
         let mut pages = self.lock();
-        let (start, _) = pages.tree.next_marked(from, Mark::Dirty)?;
+        let start = pages.tree.next_dirty(from)?;
         let mut count = 0;
         for index in start..=last {
             let Some(slot) = frames.get_mut(count) else {
                 break;
             };
-            let Some(&pfn) = pages.tree.get(index) else {
+            let Some(pfn) = pages.tree.page(index) else {
                 break;
             };
-            if !pages.tree.clear_mark(index, Mark::Dirty) {
+            if !pages.tree.clear_dirty(index) {
                 break;
             }
             let page = cache.page(pfn);

@@ -99,6 +99,12 @@ pub trait PageSource: Sync {
         let _ = pfn;
     }
 
+    /// A page came back to where reclaim had left `shadow`; before [`PageSource::lru_add`]. Linux's
+    /// `workingset_refault`. A plain allocator leaves no shadows.
+    fn lru_refault(&self, pfn: Pfn, shadow: u32) {
+        let _ = (pfn, shadow);
+    }
+
     /// A page was used other than through a table entry. Linux's `folio_mark_accessed`.
     fn mark_accessed(&self, pfn: Pfn) {
         let page = self.memmap().page(pfn);

@@ -266,6 +266,10 @@ impl PageSource for Reclaim<'_> {
         });
     }
 
+    fn lru_refault(&self, pfn: Pfn, shadow: u32) {
+        self.refault(pfn, shadow);
+    }
+
     fn mark_accessed(&self, pfn: Pfn) {
         let page = self.inner.memmap().page(pfn);
         self.with_node(self.nodes.node_of(pfn), |policy, lru| {

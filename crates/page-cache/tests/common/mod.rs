@@ -257,7 +257,7 @@ impl Rig {
         });
         let store = leak(Store::default());
         let nodes = leak(HeapSource::new(
-            ObjectCache::<vellum_collections::RadixNode<'_, Pfn>>::BOX_LAYOUT,
+            ObjectCache::<vellum_collections::RadixNode<'_, vellum_page_cache::CacheSlot>>::BOX_LAYOUT,
         ));
         let mappings = leak(HeapSource::new(
             ObjectCache::<vellum_page_cache::Mapping<'_>>::ARC_LAYOUT,
