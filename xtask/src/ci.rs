@@ -19,6 +19,24 @@ pub(crate) fn run() -> Result<(), String> {
         ],
         &[],
     )?;
+    cargo(
+        "kernel lints",
+        &[
+            "clippy",
+            "-p",
+            "vellum-bare",
+            "--features",
+            "kernel",
+            "--profile",
+            "kernel",
+            "--bin",
+            "vellum-kernel",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
     let strict = [("RUSTDOCFLAGS", "-D warnings")];
     cargo(
         "documents",

@@ -32,6 +32,8 @@ usage: cargo xtask COMMAND
                         --markdown    print the table as docs/PERFORMANCE.md has it
   boot [OPTIONS] -- PROGRAM ARGUMENTS…
                         run a static program on the kernel in QEMU; `boot --help` has the options
+  bench bare [--markdown] [--append WORD] [--program PATH]
+                        instructions of one operation on the kernel in QEMU, beside Linux's
   bench core [--markdown]
                         operations of the core alone, in nanoseconds and instructions
 ";
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         ["e2e", rest @ ..] => ci::e2e(rest),
         ["bench", "um", rest @ ..] => bench::run(rest),
         ["bench", "core", rest @ ..] => bench::core::run(rest),
+        ["bench", "bare", rest @ ..] => bench::bare::run(rest),
         _ => Err(USAGE.to_string()),
     };
     ended(result.map(|()| ExitCode::SUCCESS))

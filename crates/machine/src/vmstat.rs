@@ -223,6 +223,11 @@ impl VmStat {
     pub fn sub(&self, item: VmItem, n: u64) {
         self.items[item as usize].fetch_sub(n, Ordering::Relaxed);
     }
+    /// There are `n` of `item`: for what is computed now and then.
+    #[inline]
+    pub fn set(&self, item: VmItem, n: u64) {
+        self.items[item as usize].store(n, Ordering::Relaxed);
+    }
     /// How many of `item` there are.
     pub fn item(&self, item: VmItem) -> u64 {
         self.items[item as usize].load(Ordering::Relaxed)

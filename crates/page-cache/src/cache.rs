@@ -1,8 +1,9 @@
 //! `PageCache`: what all mappings share, and the table of them.
 
+use crate::dirty::DirtyState;
 use crate::{BackingStore, CacheSlot, IoError, Mapping, MappingRef, SwapSlots};
 use core::fmt;
-use vellum_collections::{RadixNode, RadixTree};
+use vellum_collections::{Mark, RadixNode, RadixTree};
 use vellum_machine::{DirectMap, LockRank, SpinLock, Trace, VmItem, VmStat};
 use vellum_object::{KArc, ObjectCache};
 use vellum_page::{AllocRequest, Memmap, Page, PageFlags, PageSource};
@@ -17,6 +18,7 @@ pub struct PageCache<'m> {
     pub(crate) ram: DirectMap<'m>,
     pub(crate) nodes: ObjectCache<'m, RadixNode<'m, CacheSlot>>,
     pub(crate) swap: Option<&'m dyn SwapSlots>,
+    pub(crate) dirty: DirtyState,
     memmap: Memmap<'m>,
     mappings: ObjectCache<'m, Mapping<'m>>,
     table_nodes: ObjectCache<'m, RadixNode<'m, MappingRef<'m>>>,
@@ -25,6 +27,7 @@ pub struct PageCache<'m> {
 
 /// All mappings.
 struct Table<'m> {
+    /// With the mark Dirty at least those that have dirty pages.
     by_file: RadixTree<'m, MappingRef<'m>>,
     /// The same ones by the owner word of their pages.
     by_id: RadixTree<'m, MappingRef<'m>>,
@@ -72,6 +75,7 @@ impl<'m> PageCache<'m> {
             ram: source.ram(),
             nodes,
             swap: None,
+            dirty: DirtyState::new(),
             memmap: source.memmap(),
             mappings,
             table_nodes,
@@ -242,6 +246,10 @@ impl<'m> PageCache<'m> {
                 if !named.is_some_and(|same| KArc::ptr_eq(same, mapping)) {
                     return Err("a mapping is not found by its number");
                 }
+                // Where it is dirty first and marked after, nobody else runs here.
+                if mapping.nr_dirty() > 0 && !table.by_file.is_marked(file, Mark::Dirty) {
+                    return Err("a dirty mapping would not be written");
+                }
                 if mapping.file().0 != file || mapping.id() == 0 || mapping.id() > table.last_id {
                     return Err("a mapping has a wrong name");
                 }
@@ -280,6 +288,35 @@ impl<'m> PageCache<'m> {
         );
         if let Some(swap) = self.swap {
             swap.free(entry);
+        }
+    }
+
+    /// The first dirty page of a mapping appeared; no lock is held but `mmap_lock`.
+    pub(crate) fn note_dirty(&self, mapping: &Mapping<'m>) {
+        self.stamp(mapping);
+        let mut table = self.table.lock();
+        table.by_file.set_mark(mapping.file().0, Mark::Dirty);
+    }
+
+    /// A mapping was found without dirty pages.
+    pub(crate) fn forget_dirty(&self, mapping: &Mapping<'m>) {
+        let file = mapping.file().0;
+        self.table.lock().by_file.clear_mark(file, Mark::Dirty);
+        // Of a page that became dirty meanwhile, the mark may have been cleared.
+        if mapping.nr_dirty() > 0 {
+            self.note_dirty(mapping);
+        }
+    }
+
+    /// Calls `each` for the mappings that may have dirty pages, under the lock of the table.
+    pub(crate) fn for_each_dirty(&self, each: &mut dyn FnMut(&MappingRef<'m>)) {
+        let table = self.table.lock();
+        let mut from = Some(0);
+        while let Some((file, mapping)) =
+            from.and_then(|f| table.by_file.next_marked(f, Mark::Dirty))
+        {
+            each(mapping);
+            from = file.checked_add(1);
         }
     }
 

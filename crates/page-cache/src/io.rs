@@ -1,7 +1,7 @@
 //! Bytes in and out of cached pages.
 
 use crate::{CacheError, Mapping, PageCache, Readahead};
-use vellum_machine::VmItem;
+use vellum_machine::{VmEvent, VmItem};
 use vellum_page::PageFlags;
 use vellum_types::{PAGE_SIZE, Pfn, PhysAddr};
 
@@ -128,8 +128,14 @@ impl<'m> Mapping<'m> {
         let page = cache.page(pfn);
         if !page.set_flags(PageFlags::DIRTY).contains(PageFlags::DIRTY) && !self.swap_backed() {
             pages.tree.set_dirty(index);
+            cache.vmstat.count(VmEvent::NrDirtied);
             pages.nr_dirty += 1;
             cache.vmstat.add(VmItem::NrDirty, 1);
+            if pages.nr_dirty == 1 {
+                // The table's lock comes before this one.
+                drop(pages);
+                cache.note_dirty(self);
+            }
         }
         true
     }

@@ -64,6 +64,7 @@
 #![warn(missing_docs)]
 
 mod cache;
+mod dirty;
 mod errseq;
 mod fill;
 mod io;
@@ -77,6 +78,7 @@ mod truncate;
 mod writeback;
 
 pub use cache::PageCache;
+pub use dirty::{DirtyLimits, Wanted};
 pub use errseq::ErrSeq;
 pub use mapping::{Mapping, MappingRef};
 pub use readahead::Readahead;

@@ -1,5 +1,6 @@
 //! `Mapping`: the cached pages of one file.
 
+use crate::dirty::Dirtied;
 use crate::errseq::ErrorSequence;
 use crate::readahead::ReadaheadState;
 use crate::slots::{FileTree, Held};
@@ -34,6 +35,8 @@ pub struct Mapping<'m> {
     wb_err: AtomicI32,
     /// What each opener is told.
     errors: ErrorSequence,
+    /// When it became dirty, if it is.
+    pub(crate) dirtied: Dirtied,
     pages: SpinLock<Pages<'m>>,
     mappers: MapTree<'m>,
 }
@@ -49,6 +52,10 @@ pub(crate) struct Pages<'m> {
     pub(crate) tree: FileTree<'m>,
     pub(crate) readahead: ReadaheadState,
     pub(crate) nr_dirty: u64,
+    /// Pages that are being written.
+    pub(crate) nr_writeback: u64,
+    /// Where the next turn of background write-back begins: `writeback_index`.
+    pub(crate) writeback_hand: u64,
 }
 
 impl<'m> Mapping<'m> {
@@ -63,6 +70,8 @@ impl<'m> Mapping<'m> {
             tree: FileTree::new(),
             readahead: ReadaheadState::new(),
             nr_dirty: 0,
+            nr_writeback: 0,
+            writeback_hand: 0,
         };
         Self {
             id,
@@ -72,6 +81,7 @@ impl<'m> Mapping<'m> {
             size: AtomicU64::new(size),
             wb_err: AtomicI32::new(0),
             errors: ErrorSequence::new(),
+            dirtied: Dirtied::new(),
             pages: SpinLock::new(LockRank::Mapping, pages),
             mappers: MapTree::new(),
         }
@@ -208,11 +218,12 @@ impl<'m> Mapping<'m> {
         if pages.tree.shadow_nodes() > pages.tree.nr_shadows() {
             return Err("more nodes of shadows than shadows");
         }
-        let (mut total, mut dirty) = (0, 0);
+        let (mut total, mut dirty, mut writeback) = (0, 0, 0);
         for (index, pfn) in pages.tree.pages(0, u64::MAX) {
             let page = self.memmap.page(pfn);
             let flags = page.flags();
             let marked = pages.tree.is_dirty(index);
+            writeback += u64::from(flags.contains(PageFlags::WRITEBACK));
             total += 1;
             dirty += u64::from(marked);
             if page.state() != PageState::File {
@@ -240,6 +251,10 @@ impl<'m> Mapping<'m> {
         }
         if pages.tree.nr_swapped() != 0 && !self.swap_backed {
             return Err("a page of a file with a store is in swap");
+        }
+        // Those that were truncated meanwhile are being written all the same.
+        if writeback > pages.nr_writeback {
+            return Err("nr_writeback is wrong");
         }
         if dirty != pages.nr_dirty {
             return Err("nr_dirty is wrong");

@@ -3,6 +3,7 @@
 //! Each case runs natively and under vellum in turn, on one CPU, so that whatever else the machine
 //! does hits both. The ratio is of the best times.
 
+pub(crate) mod bare;
 mod cases;
 pub(crate) mod core;
 mod measure;

@@ -151,7 +151,7 @@ pub(crate) fn set_up(end: u64) {
     let gigabytes = x86::cpuid(0x8000_0001, 0)[3] & 1 << 26 != 0;
     let mut at = fine;
     while at < end {
-        let huge = gigabytes && at % (1 << 30) == 0;
+        let huge = gigabytes && at.is_multiple_of(1 << 30);
         map(root, DIRECT + at, at, if huge { 2 } else { 1 }, DATA);
         at += if huge { 1 << 30 } else { 1 << 21 };
     }
@@ -200,11 +200,6 @@ pub(crate) fn share_kernel(root: Pfn) {
     }
 }
 
-/// Bytes of the firmware's, wherever they are: copied through a window if RAM does not reach there.
-pub(crate) fn read_physical(at: u64, out: &mut [u8]) {
-    ram().read_bytes(PhysAddr::new(at), out);
-}
-
 /// Maps a device's registers.
 pub(crate) fn map_device(physical: u64, bytes: u64) -> u64 {
     let _guard = CHANGE.lock();
@@ -248,5 +243,6 @@ pub(crate) fn new_stack() -> Option<u64> {
 
 /// True if `address` is in the hole below a kernel stack.
 pub(crate) fn is_stack_hole(address: u64) -> bool {
-    (STACKS..DEVICES).contains(&address) && (address - STACKS) / (STACK_PAGES * PAGE_SIZE) % 2 == 0
+    (STACKS..DEVICES).contains(&address)
+        && ((address - STACKS) / (STACK_PAGES * PAGE_SIZE)).is_multiple_of(2)
 }
