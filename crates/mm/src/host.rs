@@ -117,24 +117,65 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Frees a page of a file that the caller locked and holds a reference to.
     fn reclaim_file(&self, pfn: Pfn, may: MayDo) -> Outcome {
         let page = self.page(pfn);
-        // Shared memory has no file to go to.
-        if page.flags().contains(PageFlags::SWAPBACKED) {
-            return Outcome::Busy;
-        }
         let Some(mapping) = self.cache.find_by_id(page.owner()) else {
             return Outcome::Busy;
         };
+        if mapping.swap_backed() {
+            return self.reclaim_shmem(&mapping, pfn, may);
+        }
         let clean = self
             .unmap(pfn, None, may)
             .and_then(|()| self.clean_file_page(&mapping, pfn, may));
         if let Err(outcome) = clean {
             return outcome;
         }
-        if self.cache.remove_for_reclaim(&mapping, pfn) {
+        let shadow = self.reclaim.shadow_for(pfn);
+        if mapping.remove_for_reclaim(&self.cache, pfn, Some(shadow)) {
             self.source.free_pages(pfn);
             return Outcome::Freed;
         }
         Outcome::Activated
+    }
+
+    /// Frees a page of shared memory, which goes to a slot that the file refers to. As a page of the
+    /// swap cache it is freed like a private one. Linux: `shmem_writeout`.
+    fn reclaim_shmem(&self, mapping: &MappingRef<'m>, pfn: Pfn, may: MayDo) -> Outcome {
+        let page = self.page(pfn);
+        if !may.swap {
+            return Outcome::Busy;
+        }
+        if let Err(outcome) = self.unmap(pfn, None, may) {
+            return outcome;
+        }
+        let Some(entry) = self.swap.add_to_swap(pfn) else {
+            return Outcome::NoSwap;
+        };
+        let moved = self.swap.dup(entry).is_ok() && {
+            let moved = mapping.swap_out(&self.cache, pfn, entry);
+            if !moved {
+                self.swap.free(entry);
+            }
+            moved
+        };
+        if !moved {
+            self.swap.try_to_free_swap(pfn);
+            return Outcome::Busy;
+        }
+        if !may.write {
+            return Outcome::Busy;
+        }
+        let mut result = Ok(());
+        self.swap.write(&[pfn], &mut |_, written| result = written);
+        if result.is_err() {
+            return Outcome::IoError;
+        }
+        let shadow = self.reclaim.shadow_for(pfn);
+        debug_assert!(page.mapcount() == 0, "unmapped above, under the page lock");
+        if !self.swap.remove_for_reclaim(pfn, Some(shadow)) {
+            return Outcome::Activated;
+        }
+        self.source.free_pages(pfn);
+        Outcome::Freed
     }
 
     /// Clears the accessed bits of one space and reports the pages that had one.

@@ -11,8 +11,9 @@ use crate::MmError;
 use crate::context::MmContext;
 use vellum_machine::Machine;
 use vellum_page::AllocRequest;
+use vellum_reclaim::ReclaimRequest;
 use vellum_swap::SwapInError;
-use vellum_types::{Order, SwapEntry};
+use vellum_types::{GfpFlags, Order, SwapEntry};
 
 /// Pages reclaimed at once, Linux's `SWAP_CLUSTER_MAX` doubled.
 const RECLAIM_BATCH: u64 = 64;
@@ -90,6 +91,9 @@ impl<M: Machine> MmContext<'_, M> {
         match self.swap.swapin(entry, &mut alloc) {
             Ok(page) => {
                 if page.read {
+                    if let Some(shadow) = page.shadow {
+                        self.source.lru_refault(page.pfn, shadow);
+                    }
                     self.source.lru_add(page.pfn);
                 }
                 self.swap.put_page(page.pfn);
@@ -102,15 +106,24 @@ impl<M: Machine> MmContext<'_, M> {
         }
     }
 
+    /// Kswapd's work: brings free pages up to the high marks. No lock is held. Returns pages freed.
+    pub fn balance(&self) -> u64 {
+        self.reclaim.balance(self)
+    }
+
     /// Makes frames free. No lock is held.
     ///
     /// # Errors
     /// NoFrames: there is nothing left that could go.
     fn reclaim_or_fail(&self) -> Result<(), MmError> {
-        if self.cache.shrink(RECLAIM_BATCH) > 0 {
-            Ok(())
-        } else {
-            Err(MmError::NoFrames)
+        let request = ReclaimRequest {
+            order: Order::ZERO,
+            gfp: GfpFlags::HIGHUSER_MOVABLE,
+            target: RECLAIM_BATCH,
+        };
+        match self.reclaim.try_to_free_pages(self, request) {
+            0 => Err(MmError::NoFrames),
+            _ => Ok(()),
         }
     }
 }
