@@ -2,6 +2,7 @@
 
 use crate::MmError;
 use crate::backing::{VmBacking, is_shmem};
+use crate::host::Shrinker;
 use crate::mm::{Area, RssKind, UserLeaf};
 use crate::spaces::SpaceTable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,10 +12,9 @@ use vellum_object::ObjectCache;
 use vellum_page::{AllocRequest, Memmap, OwnedPages, Page, PageFlags, PageSource, PageState};
 use vellum_page_cache::{Mapping, MappingRef, PageCache};
 use vellum_page_table::{Pte, PteFlags, TlbGather};
-use vellum_rmap::{AnonTable, Registration, RmapCaches};
 use vellum_reclaim::Reclaim;
+use vellum_rmap::{AnonTable, Registration, RmapCaches};
 use vellum_swap::Swap;
-use crate::host::Shrinker;
 use vellum_types::{FileId, Order, OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
 use vellum_vma::VmaCaches;
 
@@ -245,9 +245,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
 
     /// Drops a reference that no entry held.
     pub(crate) fn put_page(&self, pfn: Pfn) {
-        if self.page(pfn).put() {
-            self.source.free_pages(pfn);
-        }
+        // It may be in the swap cache.
+        self.cache.put_page(pfn);
     }
 
     /// What a resident page of `area` counts as.

@@ -89,7 +89,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 
     /// Writes a page of a file if it is dirty, together with its neighbours.
-    fn clean_file_page(&self, mapping: &MappingRef<'m>, pfn: Pfn, may: MayDo) -> Result<(), Outcome> {
+    fn clean_file_page(
+        &self,
+        mapping: &MappingRef<'m>,
+        pfn: Pfn,
+        may: MayDo,
+    ) -> Result<(), Outcome> {
         let page = self.page(pfn);
         if page.flags().contains(PageFlags::WRITEBACK) {
             return Err(Outcome::Busy);

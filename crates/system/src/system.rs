@@ -1,6 +1,7 @@
 //! The whole.
 
 use core::ops::Deref;
+use core::sync::atomic::{AtomicU64, Ordering};
 use vellum_machine::Machine;
 use vellum_mm::{Mm, MmContext};
 use vellum_page_alloc::PageAllocator;
@@ -14,7 +15,7 @@ pub struct System<'m, M: Machine> {
     pages: &'m PageAllocator<'m>,
     slab: &'m SlabAllocator<'m>,
     /// Free pages before the first address space: what must be free again at the end.
-    free_at_boot: u64,
+    free_at_boot: AtomicU64,
 }
 
 /// The operations on address spaces are the context's; a system adds to them.
@@ -37,7 +38,7 @@ impl<'m, M: Machine> System<'m, M> {
             context,
             pages,
             slab,
-            free_at_boot,
+            free_at_boot: AtomicU64::new(free_at_boot),
         }
     }
 
@@ -51,8 +52,25 @@ impl<'m, M: Machine> System<'m, M> {
         self.slab
     }
 
-    pub(crate) const fn free_at_boot(&self) -> u64 {
-        self.free_at_boot
+    pub(crate) fn free_at_boot(&self) -> u64 {
+        // Relaxed: a number for the account at the end.
+        self.free_at_boot.load(Ordering::Relaxed)
+    }
+
+    /// So many more frames will not come back before the machine ends.
+    pub(crate) fn note_kept(&self, frames: u64) {
+        self.free_at_boot.fetch_sub(frames, Ordering::Relaxed);
+    }
+
+    /// Does kswapd's work, if an allocation found less than the low mark of a zone free. To be called by
+    /// the machine where no lock is held, after a call or a fault, or by a thread of its own. Returns
+    /// pages freed.
+    pub fn kswapd(&self) -> u64 {
+        if self.pages.kswapd_wanted().is_none() {
+            return 0;
+        }
+        self.pages.kswapd_served();
+        self.context.balance()
     }
 
     pub(crate) fn into_context(self) -> MmContext<'m, M> {
