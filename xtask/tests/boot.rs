@@ -265,3 +265,84 @@ fn two_boots_count_the_same_instructions() {
     assert_eq!(first.0, 0, "{first:?}");
     assert_eq!(first, boot(&["--icount", "--", &program]));
 }
+
+/// The program that runs scenarios by real system calls, without a dynamic linker.
+fn scenario_run() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = "x86_64-unknown-linux-gnu";
+    let words = [
+        "rustc",
+        "--quiet",
+        "-p",
+        "vellum-testkit",
+        "--bin",
+        "scenario-run",
+        "--target",
+        target,
+    ];
+    let output = Command::new(env!("CARGO"))
+        .current_dir(&root)
+        .args(words)
+        .args([
+            "--message-format",
+            "json",
+            "--",
+            "-C",
+            "target-feature=+crt-static",
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text
+        .lines()
+        .rev()
+        .find(|line| line.contains("\"executable\":\""))
+        .unwrap();
+    let path = line.split("\"executable\":\"").nth(1).unwrap();
+    PathBuf::from(path.split('"').next().unwrap())
+}
+
+#[test]
+fn the_scenarios_go_as_written() {
+    if !ready(&[]) {
+        return;
+    }
+    let program = scenario_run();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| {
+            format!(
+                "/scenarios/{}",
+                entry.unwrap().file_name().into_string().unwrap()
+            )
+        })
+        .filter(|name| name.ends_with(".scn"))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 30);
+    let add = format!("/scenarios={}", folder.display());
+    for machine in [
+        &["--smp", "1"][..],
+        &["--smp", "2"],
+        &["--smp", "4", "--nodes", "2"],
+    ] {
+        let mut words = machine.to_vec();
+        words.extend([
+            "--append",
+            "check",
+            "--initrd-add",
+            &add,
+            "--",
+            program.to_str().unwrap(),
+        ]);
+        words.extend(names.iter().map(String::as_str));
+        let (status, out, err) = boot(&words);
+        assert_eq!(status, 0, "{machine:?}\n{out}\n{err}");
+    }
+}

@@ -1,7 +1,7 @@
 //! From the store into the cache: a miss and its window.
 
 use crate::mapping::{MAX_INDEX, Pages};
-use crate::readahead::{MAX_WINDOW, Miss, Window};
+use crate::readahead::{HISTORY, MAX_WINDOW, Miss, Window};
 use crate::slots::Held;
 use crate::{CacheError, IoError, Mapping, PageCache, Readahead};
 use vellum_machine::{TraceEvent, VmEvent, VmItem};
@@ -36,6 +36,32 @@ impl<'m> Mapping<'m> {
         self.read_page_of(cache, index, 1, hint)
     }
 
+    /// Reads the pages of `first..=last` that are not cached, and no others, as far as memory goes:
+    /// `MADV_WILLNEED`, `POSIX_FADV_WILLNEED`, readahead(2). Pages in swap stay there. Linux's
+    /// `force_page_cache_readahead`.
+    ///
+    /// # Errors
+    /// As [`Mapping::read_page`] but for a range that reaches past the end of the file.
+    pub fn will_need(
+        &self,
+        cache: &PageCache<'m>,
+        first: u64,
+        last: u64,
+    ) -> Result<(), CacheError> {
+        let mut from = first;
+        while let Some(hole) = self.next_hole(from, last.saturating_add(1).min(self.size_pages())) {
+            let want = hole.end - hole.start;
+            match self.read_page_of(cache, hole.start, want, Readahead::Random) {
+                Ok((pfn, _)) => cache.put_page(pfn),
+                Err(CacheError::BeyondEof) => return Ok(()),
+                Err(CacheError::Swapped(_)) => {}
+                Err(error) => return Err(error),
+            }
+            from = hole.start + 1;
+        }
+        Ok(())
+    }
+
     /// [`Mapping::read_page`] for a caller who wants `want` pages from `index`.
     pub(crate) fn read_page_of(
         &self,
@@ -53,6 +79,7 @@ impl<'m> Mapping<'m> {
             match pages.tree.held(index) {
                 Some(Held::Page(pfn)) => {
                     cache.page(pfn).get();
+                    pages.readahead.hits(1);
                     return Ok((pfn, false));
                 }
                 Some(Held::Swapped(entry)) => {
@@ -62,14 +89,18 @@ impl<'m> Mapping<'m> {
                 Some(Held::Shadow(_)) | None => {}
             }
             let limit = cache.readahead_limit();
-            let follows_cached = index > 0 && pages.tree.page(index - 1).is_some();
+            let history = if hint == Readahead::Random || pages.readahead.continues(index) {
+                0
+            } else {
+                pages.tree.history(index, HISTORY)
+            };
             let miss = Miss {
                 index,
                 want,
                 file_pages,
                 limit,
                 hint,
-                follows_cached,
+                history,
             };
             pages.readahead.window(&miss)
         };

@@ -164,11 +164,14 @@ impl<'m> Mapping<'m> {
     /// Linux's `filemap_map_pages`. `each` runs under this mapping's lock: it may set table entries
     /// that keep the reference, or put it, but must not take a lock of a lower rank.
     pub fn find_get_range(&self, first: u64, last: u64, each: &mut dyn FnMut(u64, Pfn)) {
-        let pages = self.lock();
+        let mut pages = self.lock();
+        let mut hits = 0;
         for (index, pfn) in pages.tree.pages(first, last) {
             self.memmap.page(pfn).get();
             each(index, pfn);
+            hits += 1;
         }
+        pages.readahead.hits(hits);
     }
 
     /// True if a table entry maps a cached page of `first..=last`.

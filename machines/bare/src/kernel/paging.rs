@@ -40,6 +40,7 @@ unsafe extern "C" {
     static text_end: u8;
     static rodata_end: u8;
     static image_end: u8;
+    static boot_stack_hole: u8;
 }
 
 /// Address of a symbol of the linker script.
@@ -164,7 +165,9 @@ pub(crate) fn set_up(end: u64) {
         } else {
             DATA
         };
-        map(root, page, page - KERNEL_VMA, 0, flags);
+        if page != symbol!(boot_stack_hole) {
+            map(root, page, page - KERNEL_VMA, 0, flags);
+        }
         page += PAGE_SIZE;
     }
     // The entry of the top table must exist before the first address space copies it.
@@ -243,6 +246,9 @@ pub(crate) fn new_stack() -> Option<u64> {
 
 /// True if `address` is in the hole below a kernel stack.
 pub(crate) fn is_stack_hole(address: u64) -> bool {
+    if address & !(PAGE_SIZE - 1) == symbol!(boot_stack_hole) {
+        return true;
+    }
     (STACKS..DEVICES).contains(&address)
         && ((address - STACKS) / (STACK_PAGES * PAGE_SIZE)).is_multiple_of(2)
 }
