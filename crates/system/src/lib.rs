@@ -53,7 +53,7 @@ pub use vellum_mm::{
     MmapRequest, Rss, SegvCode,
 };
 pub use vellum_page_alloc::ZoneInfo;
-pub use vellum_page_cache::{BackingStore, IoError, MappingRef};
+pub use vellum_page_cache::{BackingStore, DirtyLimits, ErrSeq, IoError, MappingRef, Wanted};
 pub use vellum_reclaim::PolicyKind;
 pub use vellum_slab::SlabInfo;
 pub use vellum_swap::{AreaInfo, Compressor, Corrupt, SwapDevice, SwapError, SwapOn};
