@@ -1,6 +1,7 @@
 //! How tables go away.
 
 use crate::{Format, PageTable, Pte, TlbGather};
+use core::sync::atomic::Ordering;
 use vellum_machine::Machine;
 use vellum_types::{Pfn, VirtAddr, VirtRange};
 
@@ -143,6 +144,17 @@ impl<F: Format> PageTable<'_, F> {
     }
 
     fn is_empty(&self, table: Pfn, level: u8) -> bool {
+        if F::ENTRY_BYTES == 8 {
+            // Eight at a time: this is asked of every table that an unmapping leaves alone.
+            let words = self.ram.words_u64(table.addr(), F::entries(level) as u32);
+            return words.chunks(8).all(|entries| {
+                // Relaxed: the lock of the address space keeps others from filling it.
+                let all = entries
+                    .iter()
+                    .fold(0, |all, e| all | e.load(Ordering::Relaxed));
+                all == 0
+            });
+        }
         (0..F::entries(level)).all(|index| F::load(self.ram, table, index).is_none())
     }
 }
