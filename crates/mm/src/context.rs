@@ -144,6 +144,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         self.with_room(|| Ok(self.cache.mapping(file)?))
     }
 
+    /// Where frames come from and go back to, and who gets them back when they run out.
+    pub const fn reclaim(&self) -> &'m Reclaim<'m> {
+        self.reclaim
+    }
+
     /// The swap areas.
     pub const fn swap(&self) -> &'m Swap<'m> {
         self.swap

@@ -105,14 +105,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if !may.write {
             return Err(Outcome::Busy);
         }
-        let index = page.index();
-        let window = index..=index.saturating_add(WRITE_AROUND);
-        mapping.start_writeback(
-            &self.cache,
-            *window.start(),
-            *window.end(),
-            &mut |first, frames| self.mkclean(mapping, first, frames),
-        );
+        // A failure is remembered for those who sync the file.
+        let _ = mapping.writeback_around(&self.cache, pfn, &mut |first, frames| {
+            self.mkclean(mapping, first, frames);
+        });
         if page.flags().contains(PageFlags::DIRTY) {
             return Err(Outcome::IoError);
         }
@@ -121,8 +117,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
 
     /// Frees a page of a file that the caller locked and holds a reference to.
     fn reclaim_file(&self, pfn: Pfn, may: MayDo) -> Outcome {
-        let page = self.page(pfn);
-        let Some(mapping) = self.cache.find_by_id(page.owner()) else {
+        let Some(mapping) = self.cache.mapping_of(pfn) else {
             return Outcome::Busy;
         };
         if mapping.swap_backed() {
@@ -152,7 +147,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if let Err(outcome) = self.unmap(pfn, None, may) {
             return outcome;
         }
-        let Some(entry) = self.swap.add_to_swap(pfn) else {
+        let cached = self.swap.entry_of(pfn);
+        let Some(entry) = cached.or_else(|| self.swap.add_to_swap(pfn)) else {
             return Outcome::NoSwap;
         };
         let moved = self.swap.dup(entry).is_ok() && {
@@ -207,9 +203,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
     }
 }
 
-/// Pages behind a dirty one that are written with it.
-const WRITE_AROUND: u64 = 31;
-
 impl<M: Machine> ReclaimHost for MmContext<'_, M> {
     fn page_referenced(&self, pfn: Pfn) -> Referenced {
         MmContext::page_referenced(self, pfn)
@@ -240,7 +233,7 @@ impl<M: Machine> ReclaimHost for MmContext<'_, M> {
         let cleaned = match page.state() {
             PageState::Anon => self.swap_out(pfn, MayDo::ALL),
             PageState::File if !page.flags().contains(PageFlags::SWAPBACKED) => {
-                match self.cache.find_by_id(page.owner()) {
+                match self.cache.mapping_of(pfn) {
                     Some(mapping) => self.clean_file_page(&mapping, pfn, MayDo::ALL),
                     None => Err(Outcome::Busy),
                 }
@@ -266,6 +259,7 @@ impl<M: Machine> ReclaimHost for MmContext<'_, M> {
     }
 
     fn shrink_caches(&self, target: u64) -> u64 {
-        self.shrinker.shrink(target)
+        let freed = self.shrinker.shrink(target);
+        freed + self.cache.shrink_shadows(target.saturating_sub(freed))
     }
 }

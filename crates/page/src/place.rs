@@ -19,6 +19,10 @@ pub fn place<'m, T: Sync + 'm>(source: &'m dyn PageSource, value: T) -> Result<&
 ///
 /// # Errors
 /// No frames, or none so large.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the values lie in fresh frames, which `source` does not borrow"
+)]
 pub fn place_slice<'m, T: 'm>(
     source: &'m dyn PageSource,
     len: usize,

@@ -90,6 +90,11 @@ impl<'m, M: Machine> System<'m, M> {
         self.pages.validate()?;
         self.slab.validate()?;
         self.context.cache().validate()?;
+        self.context.swap().validate()?;
+        self.context
+            .reclaim()
+            .validate()
+            .map_err(|(what, _)| what)?;
         let mut result = Ok(());
         self.context.for_each_mm(&mut |mm| {
             result = self.validate_mm(mm);

@@ -68,7 +68,7 @@ fn frame(host: &SimHost<'_>, pid: usize, page: u64) -> Option<Pfn> {
 /// What reclaim does to an anonymous page, step by step. True if the frame is free now.
 fn swap_out(host: &SimHost<'_>, pfn: Pfn) -> bool {
     let system = host.system();
-    let (swap, pages) = (system.swap(), system.pages());
+    let (swap, pages) = (system.swap(), system.reclaim());
     let page = pages.memmap().page(pfn);
     if page.state() != vellum_page::PageState::Anon || !page.try_get() {
         return false;
@@ -89,7 +89,7 @@ fn swap_out(host: &SimHost<'_>, pfn: Pfn) -> bool {
 
 fn migrate(host: &SimHost<'_>, pfn: Pfn) -> bool {
     let system = host.system();
-    let pages = system.pages();
+    let pages = system.reclaim();
     let page = pages.memmap().page(pfn);
     if !page.try_get() {
         return false;
