@@ -116,6 +116,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "0..200", default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=200))]
     pub(crate) swappiness: u8,
 
+    /// Nodes of the machine, 1 to 8: its RAM is split over them evenly.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(crate) nodes: u8,
+
     /// What to say about the memory system after the program has ended.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Human)]
     pub(crate) report: ReportForm,
@@ -200,6 +204,7 @@ mod tests {
     fn a_plain_run() {
         let run = parse(&["vellum", "run", "--", "true"]).unwrap();
         assert_eq!(run.ram, 256 << 20);
+        assert_eq!(run.nodes, 1);
         assert_eq!(run.report, ReportForm::Human);
         assert_eq!(run.program, ["true"]);
         assert_eq!(run.trace_mask(), 0);
@@ -279,6 +284,8 @@ mod tests {
             &["vellum", "run", "--swap", "tape:1G", "--", "true"],
             &["vellum", "run", "--policy", "best", "--", "true"],
             &["vellum", "run", "--swappiness", "201", "--", "true"],
+            &["vellum", "run", "--nodes", "0", "--", "true"],
+            &["vellum", "run", "--nodes", "9", "--", "true"],
             &["vellum", "run", "--report", "xml", "--", "true"],
             &["vellum", "run", "--unknown", "--", "true"],
             &["vellum", "run", "--trace", "mm_page_free", "--", "true"],

@@ -266,6 +266,12 @@ fn two_boots_count_the_same_instructions() {
     assert_eq!(first, boot(&["--icount", "--", &program]));
 }
 
+#[test]
+fn when_memory_ends_one_process_is_killed_and_the_rest_goes_on() {
+    passes("victim", &["--ram", "64M"]);
+    passes("victim", &["--ram", "64M", "--smp", "2"]);
+}
+
 /// The program that runs scenarios by real system calls, without a dynamic linker.
 fn scenario_run() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

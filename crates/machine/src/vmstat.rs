@@ -24,6 +24,17 @@ macro_rules! counters {
 counters! {
     /// Things that happened; these only grow.
     VmEvent {
+        /// Pages taken from the node that was wanted. These are counted on machines with
+        /// several nodes only.
+        NumaHit = "numa_hit",
+        /// Pages taken from a node although another was wanted.
+        NumaMiss = "numa_miss",
+        /// Pages wanted from a node and taken elsewhere: the other side of each miss.
+        NumaForeign = "numa_foreign",
+        /// Pages taken from the node of the CPU that asked.
+        NumaLocal = "numa_local",
+        /// Pages taken from another node than that of the CPU that asked.
+        NumaOther = "numa_other",
         /// All page faults.
         PgFault = "pgfault",
         /// Page faults that waited for I/O.
@@ -125,6 +136,24 @@ counters! {
         WorkingsetRestoreAnon = "workingset_restore_anon",
         /// Of the file pages, those that had been active before.
         WorkingsetRestoreFile = "workingset_restore_file",
+        /// Pages that moved to another frame.
+        PgMigrateSuccess = "pgmigrate_success",
+        /// Pages that could not.
+        PgMigrateFail = "pgmigrate_fail",
+        /// Requests for which memory was compacted.
+        CompactStall = "compact_stall",
+        /// Of those, compactions that ended in vain.
+        CompactFail = "compact_fail",
+        /// Of those, compactions that made a block.
+        CompactSuccess = "compact_success",
+        /// Frames looked at for pages to move.
+        CompactMigrateScanned = "compact_migrate_scanned",
+        /// Free frames found on the way, that need not be emptied.
+        CompactFreeScanned = "compact_free_scanned",
+        /// Pages taken off their lists to be moved.
+        CompactIsolated = "compact_isolated",
+        /// Anonymous pages that MADV_FREE had given up, dropped.
+        PgLazyFreed = "pglazyfreed",
         /// Tree nodes freed that held nothing but shadows.
         WorkingsetNodeReclaim = "workingset_nodereclaim",
         /// Page-cache pages that became dirty.

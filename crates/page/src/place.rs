@@ -21,7 +21,7 @@ pub fn place<'m, T: Sync + 'm>(source: &'m dyn PageSource, value: T) -> Result<&
 /// No frames, or none so large.
 #[expect(
     clippy::mut_from_ref,
-    reason = "the values lie in fresh frames, which `source` does not borrow"
+    reason = "the frames are fresh: the source gives each to one caller"
 )]
 pub fn place_slice<'m, T: 'm>(
     source: &'m dyn PageSource,

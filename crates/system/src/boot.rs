@@ -6,9 +6,9 @@ use vellum_machine::{Machine, MemoryKind, MemoryRegion, Trace, VmStat};
 use vellum_memblock::{MemBlock, MemBlockError};
 use vellum_mm::{MmCaches, MmContext, MmParts, ShmemStore, ShmemSwap};
 use vellum_page::{place, place_slice};
-use vellum_page_alloc::{PageAllocator, place_at_boot};
+use vellum_page_alloc::{BootParts, PageAllocator, ZoneProfile, place_at_boot};
 use vellum_page_cache::{BackingStore, PageCache};
-use vellum_reclaim::{LruNode, PolicyKind, Reclaim};
+use vellum_reclaim::{LruNode, Nodes as _, PolicyKind, Reclaim};
 use vellum_rmap::{AnonTable, RmapCaches};
 use vellum_slab::SlabAllocator;
 use vellum_swap::Swap;
@@ -29,6 +29,8 @@ pub struct SystemConfig<'m> {
     pub policy: PolicyKind,
     /// `vm.swappiness`, 0 to 200.
     pub swappiness: u8,
+    /// Which frames belong to which kind of zone.
+    pub zones: ZoneProfile,
 }
 
 impl Default for SystemConfig<'_> {
@@ -38,6 +40,7 @@ impl Default for SystemConfig<'_> {
             max_map_count: 65530,
             policy: PolicyKind::TwoList,
             swappiness: Reclaim::SWAPPINESS,
+            zones: ZoneProfile::X86_64,
         }
     }
 }
@@ -125,8 +128,13 @@ impl<'m, M: Machine> System<'m, M> {
             .ok_or(BootError::OutOfMemory)?;
         let anon_table =
             place_at_boot(ram, &mut memblock, AnonTable::new()).ok_or(BootError::OutOfMemory)?;
-        let pages = PageAllocator::boot(ram, memblock, machine.cpus(), vmstat, config.trace)
-            .map_err(BootError::Pages)?;
+        let parts = BootParts::new(ram, memblock, machine.cpus(), vmstat, config.trace);
+        let pages = PageAllocator::boot_from(BootParts {
+            profile: config.zones,
+            distance: &|from, to| machine.node_distance(from, to),
+            ..parts
+        })
+        .map_err(BootError::Pages)?;
         let slab = SlabAllocator::boot(pages, vmstat, machine.cpus())?;
         let caches = MmCaches {
             areas: VmaCaches {
@@ -144,8 +152,10 @@ impl<'m, M: Machine> System<'m, M> {
             mm: slab.typed_arc("mm_struct")?,
             spaces: slab.typed_box("mm_table_node")?,
         };
-        let nodes = place(pages, NodeMarks(pages))?;
-        let lru = place_slice(pages, 1, |_| LruNode::new(config.policy))?;
+        let nodes = place(pages, NodeMarks::new(pages))?;
+        let lru = place_slice(pages, nodes.nr_nodes().into(), |_| {
+            LruNode::new(config.policy)
+        })?;
         let reclaim = place(pages, Reclaim::new(pages, nodes, lru, vmstat))?;
         reclaim.set_swappiness(config.swappiness);
         let swap = place(pages, Swap::new(reclaim, vmstat)?)?;

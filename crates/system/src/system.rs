@@ -5,9 +5,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use vellum_machine::Machine;
 use vellum_mm::{Mm, MmContext};
 use vellum_page_alloc::PageAllocator;
-use vellum_page_cache::MappingRef;
+use vellum_page_cache::{MappingRef, Wanted};
 use vellum_slab::SlabAllocator;
-use vellum_types::FileId;
+use vellum_types::{FileId, NodeId};
+
+/// Nodes of the largest machine.
+const MAX_NODES: u8 = 8;
 
 /// A virtual-memory system on machine `M`.
 pub struct System<'m, M: Machine> {
@@ -62,15 +65,21 @@ impl<'m, M: Machine> System<'m, M> {
         self.free_at_boot.fetch_sub(frames, Ordering::Relaxed);
     }
 
-    /// Does kswapd's work, if an allocation found less than the low mark of a zone free. To be called by
-    /// the machine where no lock is held, after a call or a fault, or by a thread of its own. Returns
-    /// pages freed.
-    pub fn kswapd(&self) -> u64 {
-        if self.pages.kswapd_wanted().is_none() {
-            return 0;
+    /// Does what Linux has kernel threads for: kswapd's work, if an allocation found less than the low
+    /// mark of a zone free, and writing dirty pages, if there are many. To be called by the machine where
+    /// no lock is held, after a call or a fault, or by a thread of its own.
+    pub fn housekeeping(&self) {
+        let mut wanted = false;
+        for node in (0..MAX_NODES).map(NodeId) {
+            if self.pages.kswapd_wanted(node).is_some() {
+                self.pages.kswapd_served(node);
+                wanted = true;
+            }
         }
-        self.pages.kswapd_served();
-        self.context.balance()
+        if wanted {
+            self.context.balance();
+        }
+        self.context.balance_dirty(Wanted::Background);
     }
 
     pub(crate) fn into_context(self) -> MmContext<'m, M> {

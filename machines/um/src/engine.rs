@@ -85,14 +85,13 @@ impl<'m> Engine<'m> {
         };
         self.machine.pin(task.space, task.tid, pinned);
         task.pins.push(pinned);
-        let good = match self.sys.fault_in(&task.mm, from, len, access, sp) {
+        match self.sys.fault_in(&task.mm, from, len, access, sp) {
             Ok(good) => good,
             Err(_) => {
                 task.abi.starved = true;
                 0
             }
-        };
-        good
+        }
     }
 
     /// The most bytes that one call may keep in place while the host runs it.

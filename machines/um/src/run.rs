@@ -20,6 +20,9 @@ use vellum_system::{BootError, SwapArea, SwapDevice as _, SwapOn};
 pub struct RunConfig<'t> {
     /// RAM of the machine, in bytes; rounded down to pages.
     pub ram_bytes: u64,
+    /// Nodes that it is split over evenly, 1 to 8. Parts are whole blocks of 4 MiB, so a small machine
+    /// may have fewer. All CPUs are near the first.
+    pub nodes: u8,
     /// Stretches of pages that the host may hold for one address space at a time; the host's own
     /// limit (`vm.max_map_count`) must be above. Small values are for tests.
     pub tlb_capacity: usize,
@@ -42,6 +45,7 @@ impl RunConfig<'_> {
     pub fn new(program: impl Into<OsString>) -> Self {
         Self {
             ram_bytes: 256 << 20,
+            nodes: 1,
             tlb_capacity: Self::TLB_CAPACITY,
             swap: Vec::new(),
             policy: PolicyKind::TwoList,
@@ -235,7 +239,7 @@ fn swapon<'m>(
 /// See [`RunError`]; once the program runs, all that happens is part of the outcome.
 pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     let nofile = abi::raise_descriptor_limit().ok();
-    let machine = UmMachine::new(config.ram_bytes, config.tlb_capacity)?;
+    let machine = UmMachine::new(config.ram_bytes, config.nodes, config.tlb_capacity)?;
     let store = abi::HostStore::default();
     // Refused before anything begins.
     let files = open_swap(&config.swap)?;

@@ -5,8 +5,10 @@
 
 pub(crate) mod bare;
 mod cases;
+mod check;
 pub(crate) mod core;
 mod measure;
+pub(crate) mod rivals;
 mod table;
 
 use crate::workspace;

@@ -339,6 +339,27 @@ pub(super) fn getdents(fd: i32, to: u64, len: u64) -> Result<u64> {
     for (name, inode) in entries.lock().iter() {
         list.push((name.clone(), inode.number, inode.kind()));
     }
+    if file.path == "/proc" {
+        for process in task::all() {
+            list.push((
+                process.pid.to_string(),
+                u64::from(process.pid) << 32,
+                fs::S_IFDIR,
+            ));
+        }
+        for name in [
+            "self",
+            "meminfo",
+            "vmstat",
+            "buddyinfo",
+            "zoneinfo",
+            "slabinfo",
+            "stat",
+            "uptime",
+        ] {
+            list.push((name.to_string(), 3, S_IFREG));
+        }
+    }
     let start = file.position.load(Ordering::Relaxed) as usize;
     let mut out: Vec<u8> = Vec::new();
     let mut next = start;

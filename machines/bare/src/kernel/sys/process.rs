@@ -210,6 +210,7 @@ pub(crate) fn exit_thread(status: i32) -> ! {
         if let Some(mm) = mm {
             system().mm_put(mm);
         }
+        crate::heap::refill_reserve();
         if last {
             let files = core::mem::take(&mut *process.files.lock());
             drop(files);
