@@ -1,7 +1,8 @@
 //! What kind of machine to build.
 
+use crate::swap::SimArea;
 use vellum_machine::{MemoryKind, MemoryRegion};
-use vellum_system::ZoneProfile;
+use vellum_system::{PolicyKind, ZoneProfile};
 use vellum_types::{NodeId, Order, PhysAddr, PhysRange};
 
 /// When a flush reaches the other CPUs.
@@ -50,6 +51,14 @@ pub struct SimConfig {
     pub distance: fn(NodeId, NodeId) -> u8,
     /// Which frames belong to which kind of zone.
     pub zones: ZoneProfile,
+    /// Which page goes when memory runs short.
+    pub policy: PolicyKind,
+    /// `vm.swappiness`, 0 to 200.
+    pub swappiness: u8,
+    /// Swap areas that are in use from boot on.
+    pub swap: Vec<SimArea>,
+    /// Background work is done before one operation in so many; 0 for never.
+    pub housekeeping: u64,
 }
 
 impl SimConfig {
@@ -79,6 +88,10 @@ impl SimConfig {
             nr_nodes: 1,
             distance: |from, to| if from == to { 10 } else { 20 },
             zones: ZoneProfile::X86_64,
+            policy: PolicyKind::TwoList,
+            swappiness: 60,
+            swap: Vec::new(),
+            housekeeping: 0,
         }
     }
 
@@ -149,6 +162,22 @@ impl SimConfig {
     /// The same with these zones, for example those of a 32-bit kernel.
     pub fn zones(self, zones: ZoneProfile) -> Self {
         Self { zones, ..self }
+    }
+    /// The same under this policy.
+    pub fn policy(self, policy: PolicyKind) -> Self {
+        Self { policy, ..self }
+    }
+    /// The same with one more swap area.
+    pub fn swap(mut self, area: SimArea) -> Self {
+        self.swap.push(area);
+        self
+    }
+    /// The same with background work before one operation in `n`.
+    pub fn housekeeping(self, n: u64) -> Self {
+        Self {
+            housekeeping: n,
+            ..self
+        }
     }
     /// The same with `n` CPUs.
     pub fn cpus(self, n: u16) -> Self {

@@ -106,6 +106,10 @@ impl Machine for SimMachine {
         self.flush(Flush::WriteProtect(space, range));
     }
 
+    fn is_pinned(&self, space: SpaceId, page: VirtAddr) -> bool {
+        self.state().pinned.contains(&(space, page))
+    }
+
     fn flush_wait(&self, space: SpaceId) {
         for tlb in &mut self.state().tlbs {
             tlb.settle(space);

@@ -4,9 +4,11 @@ use crate::failure::Failure;
 use crate::machine::{PageFault, SimMachine};
 use crate::rng::Rng;
 use crate::store::SimStore;
+use crate::swap::{SimArea, SimCompressor};
 use std::mem::ManuallyDrop;
 use vellum_mm::{FaultInfo, FaultOutcome, FileRef, MmError, MmRef, MmapRequest};
-use vellum_system::{System, SystemConfig};
+use vellum_swap::SwapOn;
+use vellum_system::{SwapArea, System, SystemConfig};
 use vellum_types::{Access, CpuId, FileId, PAGE_SIZE, SpaceId, VirtAddr};
 
 /// Why an access did not happen.
@@ -67,9 +69,12 @@ impl<'m> SimHost<'m> {
         let config = SystemConfig {
             trace: machine.trace(),
             zones: machine.config().zones,
+            policy: machine.config().policy,
+            swappiness: machine.config().swappiness,
             ..SystemConfig::default()
         };
         let system = System::boot(machine, store, config).map_err(|error| error.to_string())?;
+        Self::swapon(machine, &system)?;
         Ok(Self {
             machine,
             store,
@@ -77,6 +82,24 @@ impl<'m> SimHost<'m> {
             processes: ManuallyDrop::new(Vec::new()),
             rng: Rng::new(seed),
         })
+    }
+
+    fn swapon(machine: &'m SimMachine, system: &System<'m, SimMachine>) -> Result<(), String> {
+        let mut disks = 0;
+        for area in &machine.config().swap {
+            let on = SwapOn::default();
+            let done = match *area {
+                SimArea::Disk { check, .. } => {
+                    disks += 1;
+                    system.swapon(machine.disk(disks - 1), SwapArea { on, check })
+                }
+                SimArea::Zram { bytes, limit } => {
+                    system.swapon_zram(&SimCompressor, bytes, limit, on)
+                }
+            };
+            done.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// The core.
@@ -94,8 +117,12 @@ impl<'m> SimHost<'m> {
         self.store
     }
 
-    /// Moves to some CPU; sometimes its TLB is empty.
+    /// Moves to some CPU; sometimes its TLB is empty, and sometimes the core's threads run before.
     pub(crate) fn migrate(&mut self) -> CpuId {
+        let often = self.machine.config().housekeeping;
+        if often != 0 && self.rng.one_in(often) {
+            self.system.housekeeping();
+        }
         let cpu = CpuId(self.rng.below(u64::from(self.machine.config().nr_cpus)) as u16);
         self.machine.run_on(cpu);
         if self.rng.one_in(64) {

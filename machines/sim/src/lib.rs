@@ -22,6 +22,7 @@
 //! * [`SimConfig`]: memory map with holes, CPUs, TLB size, [`FlushMode`] (at once, or as late as the
 //!   contract allows), [`Refill`] (a walker as on x86, or only what the core hints, as under `um`).
 //! * [`Failure`]: a broken promise of the core. It is noted where it happens, and each check asks.
+//! * [`SimArea`], [`SimSwap`]: swap, on a disk that fails by a script ([`SwapFaults`]), or compressed.
 //! * [`SimHost`]: processes without programs. Each access and each call happens on a CPU that the seed
 //!   chooses; a TLB is emptied now and then. Equal seeds give equal runs.
 //! * [`SimExecutor`]: scenarios of `vellum-testkit` on a host, with all structures checked after each
@@ -58,6 +59,7 @@ mod ram;
 mod rng;
 mod scenario;
 mod store;
+mod swap;
 mod tlb;
 
 pub use config::{FlushMode, Refill, SimConfig};
@@ -68,4 +70,5 @@ pub use machine::{MmuStats, PageFault, SimMachine};
 pub use rng::Rng;
 pub use scenario::SimExecutor;
 pub use store::{Injection, SimStore, StoreOp};
+pub use swap::{SimArea, SimCompressor, SimSwap, SwapFaults};
 pub use tlb::TlbEntry;

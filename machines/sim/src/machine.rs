@@ -5,8 +5,9 @@ use crate::cpu::Cpu;
 use crate::failure::Failure;
 use crate::mmu::{Translation, WalkError, Walker, needed};
 use crate::ram::Ram;
+use crate::swap::{SimArea, SimSwap};
 use crate::tlb::{Flush, Tlb, TlbEntry};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use vellum_machine::{DirectMap, Trace, TraceEvent};
@@ -45,6 +46,8 @@ pub(crate) struct State {
     pub(crate) zero_page: Option<Pfn>,
     pub(crate) failures: Vec<Failure>,
     pub(crate) stats: MmuStats,
+    /// What I/O uses.
+    pub(crate) pinned: HashSet<(SpaceId, VirtAddr)>,
 }
 
 /// RAM, CPUs with TLBs, and a walker. See the crate's text.
@@ -55,6 +58,7 @@ pub struct SimMachine {
     state: Mutex<State>,
     current: AtomicU16,
     pub(crate) clock_ns: AtomicU64,
+    disks: Vec<SimSwap>,
 }
 
 /// Failures kept; one broken promise usually causes many more.
@@ -88,7 +92,12 @@ impl SimMachine {
             .expect("RAM below the end of the address space");
         let span = PhysRange::new(start.page_down(), end).expect("some memory");
         let tlbs = vec![Tlb::new(config.tlb_entries); usize::from(config.nr_cpus)];
+        let disks = config.swap.iter().filter_map(|area| match area {
+            SimArea::Disk { slots, .. } => Some(SimSwap::new(*slots)),
+            SimArea::Zram { .. } => None,
+        });
         Self {
+            disks: disks.collect(),
             ram: Ram::new(span),
             state: Mutex::new(State {
                 tlbs,
@@ -96,11 +105,29 @@ impl SimMachine {
                 zero_page: None,
                 failures: Vec::new(),
                 stats: MmuStats::default(),
+                pinned: HashSet::new(),
             }),
             current: AtomicU16::new(0),
             clock_ns: AtomicU64::new(0),
             config,
         }
+    }
+
+    /// I/O uses a page of a space from now on, or no longer: its translation must stay.
+    pub fn pin_page(&self, space: SpaceId, page: VirtAddr, pinned: bool) {
+        let set = &mut self.state().pinned;
+        match pinned {
+            true => set.insert((space, page)),
+            false => set.remove(&(space, page)),
+        };
+    }
+
+    /// The nth of its disks for swap, in the order of the configuration.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn disk(&self, nth: usize) -> &SimSwap {
+        &self.disks[nth]
     }
 
     /// How it was built.

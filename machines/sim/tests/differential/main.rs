@@ -6,7 +6,19 @@ mod world;
 
 use vellum_sim::{FlushMode, Refill, SimConfig, SimMachine, SimStore};
 use vellum_types::Order;
-use world::World;
+use world::{Scale, World};
+
+/// Little memory, much happening to each page of it. Three leaf tables meet in the arena.
+const SCALE: Scale = Scale {
+    processes: 3,
+    arena: 560,
+    longest: 64,
+    files: 2,
+    file_pages: 14,
+    locked: usize::MAX,
+    mapped: 0,
+    sweeps: 0,
+};
 
 fn config(seed: u64) -> SimConfig {
     let base = SimConfig::with_ram(32 << 20);
@@ -34,7 +46,7 @@ fn config(seed: u64) -> SimConfig {
 fn run(seed: u64, steps: u64) {
     let machine = SimMachine::new(config(seed));
     let store = SimStore::new();
-    let mut world = World::new(&machine, &store, seed);
+    let mut world = World::new(&machine, &store, seed, SCALE);
     for step in 0..steps {
         let mut result = world.step();
         if result.is_ok() {

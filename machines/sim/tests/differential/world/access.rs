@@ -49,8 +49,25 @@ impl World<'_> {
         ))
     }
 
+    /// Loads from each page of a range, or stores to each.
+    pub(super) fn sweep(&mut self, pid: usize) -> Step {
+        let start = self.some_page(pid);
+        let store = self.rng.one_in(2);
+        for page in start..start + self.scale.longest {
+            match store {
+                true => self.store_to(pid, page)?,
+                false => self.load_from(pid, page)?,
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn access_read(&mut self, pid: usize) -> Step {
         let page = self.some_page(pid);
+        self.load_from(pid, page)
+    }
+
+    fn load_from(&mut self, pid: usize, page: u64) -> Step {
         let cell = self.rng.below(4) as usize;
         self.note(format!("{pid} read {page:#x}.{cell}"));
         self.compare_cell(pid, page, cell)
@@ -58,6 +75,10 @@ impl World<'_> {
 
     pub(super) fn access_write(&mut self, pid: usize) -> Step {
         let page = self.some_page(pid);
+        self.store_to(pid, page)
+    }
+
+    fn store_to(&mut self, pid: usize, page: u64) -> Step {
         let cell = self.rng.below(4) as usize;
         if !self.space(pid).may_store(page, cell) {
             return Ok(());

@@ -19,7 +19,7 @@ impl World<'_> {
 
     pub(super) fn advise(&mut self, pid: usize) -> Step {
         let range = self.some_range(pid);
-        let advice = *self.rng.pick(&[4, 4, 4, 8, 8, 10, 11, 18, 19, 0, 3]);
+        let advice = *self.rng.pick(&[4, 4, 4, 8, 8, 10, 11, 18, 19, 0, 3, 20, 21]);
         self.note(format!("{pid} advise {range:x?} {advice}"));
         let (addr, len) = (range.start * PAGE, (range.end - range.start) * PAGE);
         let got = self
@@ -38,12 +38,19 @@ impl World<'_> {
                 11 => page.dont_fork = false,
                 18 if !page.is_private_anonymous() => return Err(EINVAL),
                 18 => page.wipe_on_fork = true,
+                20 | 21 if page.locked => return Err(EINVAL),
                 19 => page.wipe_on_fork = false,
                 _ => {}
             }
             Ok(())
         });
         Self::same(got, want)
+    }
+
+    fn locked_pages(&self) -> usize {
+        let spaces = self.spaces.values();
+        let pages = spaces.flat_map(|(space, _)| space.pages.values());
+        pages.filter(|page| page.locked).count()
     }
 
     pub(super) fn lock(&mut self, pid: usize) -> Step {
@@ -55,7 +62,8 @@ impl World<'_> {
         }) {
             return Ok(());
         }
-        let lock = self.rng.one_in(2);
+        let locked = self.locked_pages() + (range.end - range.start) as usize;
+        let lock = locked <= self.scale.locked && self.rng.one_in(2);
         self.note(format!("{pid} lock {lock} {range:x?}"));
         let (addr, len) = (range.start * PAGE, (range.end - range.start) * PAGE);
         let got = self.host.syscall(pid, |s, mm| match lock {

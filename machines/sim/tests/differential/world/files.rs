@@ -1,15 +1,15 @@
 //! read, write, truncation and write-back of files.
 
-use super::{FILES, Step, World};
+use super::{Step, World};
 use crate::model::{CELLS, EFAULT, ENOMEM, Outcome, PAGE};
 use vellum_types::{FileId, VirtAddr};
 
 impl World<'_> {
     /// A write(2) of one cell from memory of the process.
     pub(super) fn pwrite(&mut self, pid: usize) -> Step {
-        let file = self.rng.below(FILES);
+        let file = self.rng.below(self.scale.files);
         let (source, cell) = (self.some_page(pid), self.rng.below(4) as usize);
-        let (index, at) = (self.rng.below(14), self.rng.below(4) as usize);
+        let (index, at) = (self.rng.below(self.scale.file_pages), self.rng.below(4) as usize);
         self.note(format!(
             "{pid} pwrite file {file} page {index}.{at} from {source:#x}.{cell}"
         ));
@@ -51,9 +51,9 @@ impl World<'_> {
 
     /// A read(2) of one cell into memory of the process.
     pub(super) fn pread(&mut self, pid: usize) -> Step {
-        let file = self.rng.below(FILES);
+        let file = self.rng.below(self.scale.files);
         let (target, cell) = (self.some_page(pid), self.rng.below(4) as usize);
-        let (index, at) = (self.rng.below(14), self.rng.below(4) as usize);
+        let (index, at) = (self.rng.below(self.scale.file_pages), self.rng.below(4) as usize);
         let inside = self.files[file as usize].borrow().has_cell(index, at);
         if !inside || !self.space(pid).may_store(target, cell) {
             return Ok(());
@@ -84,8 +84,8 @@ impl World<'_> {
     }
 
     pub(super) fn truncate(&mut self) -> Step {
-        let file = self.rng.below(FILES);
-        let size = self.rng.below(14) * PAGE + *self.rng.pick(&[0, 0, 2048]);
+        let file = self.rng.below(self.scale.files);
+        let size = self.rng.below(self.scale.file_pages) * PAGE + *self.rng.pick(&[0, 0, 2048]);
         self.note(format!("truncate file {file} to {size:#x}"));
         self.host.truncate(FileId(file + 1), size);
         let object = self.files[file as usize].clone();

@@ -1,6 +1,6 @@
 //! mmap, munmap, mremap and brk.
 
-use super::{ARENA, BRK, FILES, PROTS, Step, World};
+use super::{ARENA, BRK, PROTS, Step, World};
 use crate::model::{Backing, Object, PAGE, Page, READ, WRITE};
 use vellum_mm::{MmError, MmapRequest};
 use vellum_types::FileId;
@@ -12,17 +12,38 @@ const MAP_ANONYMOUS: u32 = 0x20;
 const MAP_POPULATE: u32 = 0x8000;
 
 impl World<'_> {
+    /// Private memory for a new process, in the first `len` pages of the arena.
+    pub(super) fn map_all(&mut self, pid: usize, len: u64) -> Step {
+        if len == 0 {
+            return Ok(());
+        }
+        let request = MmapRequest {
+            addr: ARENA * PAGE,
+            len: len * PAGE,
+            prot: READ | WRITE,
+            flags: MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS,
+            file: None,
+            offset: 0,
+        };
+        self.host.mmap(pid, request).map_err(|e| format!("{e:?}"))?;
+        for page in ARENA..ARENA + len {
+            let new = Page::new(READ | WRITE, false, Backing::Anonymous);
+            self.space(pid).pages.insert(page, new);
+        }
+        Ok(())
+    }
+
     pub(super) fn map(&mut self, pid: usize) -> Step {
         let prot = *self.rng.pick(&PROTS);
         let len = self.some_len();
         let shared = self.rng.one_in(3);
         let mut flags = if shared { MAP_SHARED } else { MAP_PRIVATE };
         let fixed = !self.rng.one_in(6);
-        let start = ARENA.start + self.rng.below(ARENA.end - ARENA.start);
+        let start = ARENA + self.rng.below(self.scale.arena);
         flags |= if fixed { MAP_FIXED } else { 0 };
         flags |= if self.rng.one_in(16) { MAP_POPULATE } else { 0 };
-        let file = self.rng.one_in(3).then(|| self.rng.below(FILES));
-        let offset = self.rng.below(12);
+        let file = self.rng.one_in(3).then(|| self.rng.below(self.scale.files));
+        let offset = self.rng.below(self.scale.file_pages - 2);
         let opened = match file {
             Some(file) => Some(
                 self.host
@@ -95,7 +116,12 @@ impl World<'_> {
         } else {
             self.some_len()
         };
-        let target = ARENA.start + self.rng.below(ARENA.end - ARENA.start);
+        // What is locked may grow, but there must be memory for it.
+        let locked = self.space(pid).pages[&old.start].locked;
+        if locked && new_len > old_len && self.scale.locked < usize::MAX {
+            return Ok(());
+        }
+        let target = ARENA + self.rng.below(self.scale.arena);
         let new = target..target + new_len;
         let kind = self.rng.below(4);
         let apart = new.end <= old.start || old.end <= new.start;

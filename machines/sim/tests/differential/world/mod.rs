@@ -13,13 +13,30 @@ use vellum_mm::MmError;
 use vellum_sim::{Rng, SimHost, SimMachine, SimStore};
 use vellum_types::FileId;
 
-const PROCESSES: usize = 3;
-const FILES: u64 = 2;
-/// Pages of the arena in which fixed mappings are made; three leaf tables meet in it.
-const ARENA: Range<u64> = 0x7_0000 + 488..0x7_0000 + 1048;
+/// The first page of the arena.
+const ARENA: u64 = 0x7_0000 + 488;
 const BRK: u64 = 0x5555_5600_0000;
 /// On x86 whatever allows anything allows loads.
 const PROTS: [u32; 9] = [0, 1, 2, 3, 3, 4, 5, 6, 7];
+
+/// How large a world is.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale {
+    pub(crate) processes: usize,
+    /// Pages in which fixed mappings are made.
+    pub(crate) arena: u64,
+    /// The longest range, in pages.
+    pub(crate) longest: u64,
+    pub(crate) files: u64,
+    /// The longest file, in pages.
+    pub(crate) file_pages: u64,
+    /// So many pages may be mlocked by all processes together.
+    pub(crate) locked: usize,
+    /// Pages of the arena that a new process maps.
+    pub(crate) mapped: u64,
+    /// Steps in a hundred that use a whole range.
+    pub(crate) sweeps: u64,
+}
 
 pub(crate) struct World<'m> {
     pub(crate) host: SimHost<'m>,
@@ -27,6 +44,7 @@ pub(crate) struct World<'m> {
     spaces: BTreeMap<usize, (Space, u64 /* break */)>,
     files: Vec<ObjectRef>,
     stamp: u64,
+    scale: Scale,
     pub(crate) log: Vec<String>,
 }
 
@@ -38,12 +56,12 @@ fn number(errno: &Result<(), MmError>) -> i32 {
 }
 
 impl<'m> World<'m> {
-    pub(crate) fn new(machine: &'m SimMachine, store: &'m SimStore, seed: u64) -> Self {
+    pub(crate) fn new(machine: &'m SimMachine, store: &'m SimStore, seed: u64, scale: Scale) -> Self {
         let host = SimHost::boot(machine, store, seed).expect("a boot");
         let mut rng = Rng::new(seed);
         let mut files = Vec::new();
-        for i in 0..FILES {
-            let pages = 4 + rng.below(8);
+        for i in 0..scale.files {
+            let pages = 4 + rng.below(scale.file_pages - 6);
             store.create(
                 FileId(i + 1),
                 &format!("/file{i}"),
@@ -57,6 +75,7 @@ impl<'m> World<'m> {
             spaces: BTreeMap::new(),
             files,
             stamp: 0,
+            scale,
             log: Vec::new(),
         }
     }
@@ -80,22 +99,21 @@ impl<'m> World<'m> {
 
     /// A page near something interesting: mapped, or in the arena.
     fn some_page(&mut self, pid: usize) -> u64 {
-        let mapped = self.spaces[&pid].0.pages.len() as u64;
-        if mapped > 0 && !self.rng.one_in(4) {
-            let nth = self.rng.below(mapped) as usize;
-            return *self.spaces[&pid]
-                .0
-                .pages
-                .keys()
-                .nth(nth)
-                .expect("a mapped page");
+        let mapped = &self.spaces[&pid].0.pages;
+        let anywhere = ARENA + self.rng.below(self.scale.arena);
+        if self.rng.one_in(4) {
+            return anywhere;
         }
-        ARENA.start + self.rng.below(ARENA.end - ARENA.start)
+        // The heap lies far above the arena.
+        let from = if self.rng.one_in(8) { BRK / PAGE } else { anywhere };
+        let after = mapped.range(from..).next();
+        let found = after.or_else(|| mapped.first_key_value());
+        found.map_or(anywhere, |(page, _)| *page)
     }
 
     fn some_len(&mut self) -> u64 {
         match self.rng.below(8) {
-            0 => 1 + self.rng.below(64),
+            0 => 1 + self.rng.below(self.scale.longest),
             1..4 => 1 + self.rng.below(12),
             _ => 1 + self.rng.below(4),
         }
@@ -111,9 +129,12 @@ impl<'m> World<'m> {
         if live.is_empty() {
             let pid = self.host.spawn().map_err(|e| format!("{e:?}"))?;
             self.spaces.insert(pid, (Space::default(), BRK));
-            return Ok(());
+            return self.map_all(pid, self.scale.mapped);
         }
         let pid = *self.rng.pick(&live);
+        if self.rng.below(100) < self.scale.sweeps {
+            return self.sweep(pid);
+        }
         match self.rng.below(100) {
             0..26 => self.access_write(pid),
             26..46 => self.access_read(pid),
