@@ -8,7 +8,7 @@ use vellum_page::{AllocRequest, PageSource};
 use vellum_page_table::X86_64FourLevel;
 use vellum_slab::{CacheFlags, Kmalloc, KmemCache, SlabAllocator};
 use vellum_system::{FaultInfo, FileRef, MmRef, MmapRequest, System};
-use vellum_types::{Access, CpuId, FileId, GfpFlags, Order, PAGE_SIZE, VirtAddr};
+use vellum_types::{Access, CpuId, FileId, GfpFlags, Order, PAGE_SIZE, Pfn, VirtAddr};
 use vellum_vmalloc::{KernelLayout, Vmalloc};
 
 type Bench<'m> = System<'m, BenchMachine>;
@@ -25,6 +25,16 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         "alloc-free-order3",
         "alloc_pages(3) + free_pages",
         alloc_free_order3,
+    ),
+    (
+        "alloc-free-order9",
+        "alloc_pages(9) + free_pages",
+        alloc_free_order9,
+    ),
+    (
+        "alloc-free-bulk",
+        "a page of alloc_pages_bulk + free_pages_bulk of 64",
+        alloc_free_bulk,
     ),
     (
         "kmem-cache",
@@ -258,6 +268,19 @@ fn alloc_free_page(system: &Bench<'_>, n: u64) {
 
 fn alloc_free_order3(system: &Bench<'_>, n: u64) {
     alloc_free(system, 3, n);
+}
+
+fn alloc_free_order9(system: &Bench<'_>, n: u64) {
+    alloc_free(system, 9, n);
+}
+
+fn alloc_free_bulk(system: &Bench<'_>, n: u64) {
+    let pages = system.pages();
+    let mut out = [Pfn::NONE; 64];
+    for _ in 0..n.div_ceil(64) {
+        let got = pages.alloc_pages_bulk(GfpFlags::KERNEL, &mut out);
+        pages.free_pages_bulk(std::hint::black_box(&out[..got]));
+    }
 }
 
 fn cache_pairs(cache: &KmemCache<'_>, n: u64) {

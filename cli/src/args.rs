@@ -1,12 +1,13 @@
 //! The command line.
 
-use crate::size;
+use crate::{size, swap_arg};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use vellum_machine::TraceEvent;
 use vellum_reclaim::PolicyKind;
+use vellum_um::SwapSpec;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -15,6 +16,9 @@ Examples:
 
   vellum run --ram 64M --report json --report-file report.json -- sqlite3 app.db .dump
         The report as one JSON object in a file; stderr belongs to the program alone.
+
+  vellum run --ram 64M --swap 512M --policy mglru -- python3 sort_big.py
+        A working set larger than RAM: what is not used goes to a temporary swap file.
 
   vellum run --report none -- bash -c 'sort big.txt | uniq -c | sort -rn | head'
         A pipeline: every process of it lives on the same machine.
@@ -26,6 +30,14 @@ Exit status:
   the program's own, or 128+N if signal N killed it (137: SIGKILL, as by the OOM killer)
   127 no such program   126 it cannot be executed
   125 the machine could not be started   2 a mistake in the arguments";
+
+const SWAP_HELP: &str = "\
+A swap area; may be given several times:
+  SIZE               a temporary file of that size, gone with the machine
+  file:PATH          a file or device with a swap header (mkswap)
+  file:PATH:SIZE     the same, made so large and given a header
+  zram:SIZE          so many bytes of pages, compressed, in the machine's own RAM
+each perhaps with @PRIORITY (0 to 32767): higher ones are filled first, equal ones in turn.";
 
 /// Run unmodified Linux programs on a virtual-memory system in user space.
 ///
@@ -91,6 +103,22 @@ pub(crate) struct RunArgs {
     /// RAM of the machine: 64M, 1G, 65536K, or a number of bytes; rounded down to whole pages.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
     pub(crate) ram: u64,
+
+    /// A swap area; may be given several times.
+    #[arg(long, value_name = "AREA", value_parser = swap_arg::parse, long_help = SWAP_HELP)]
+    pub(crate) swap: Vec<SwapSpec>,
+
+    /// Which page goes when memory runs short: two-list, linux24, mglru or lru.
+    #[arg(long, value_name = "POLICY", default_value_t = PolicyKind::TwoList)]
+    pub(crate) policy: PolicyKind,
+
+    /// How much rather to swap than to drop file pages, Linux's vm.swappiness.
+    #[arg(long, value_name = "0..200", default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=200))]
+    pub(crate) swappiness: u8,
+
+    /// Nodes of the machine, 1 to 8: its RAM is split over them evenly.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(crate) nodes: u8,
 
     /// What to say about the memory system after the program has ended.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Human)]
@@ -176,6 +204,7 @@ mod tests {
     fn a_plain_run() {
         let run = parse(&["vellum", "run", "--", "true"]).unwrap();
         assert_eq!(run.ram, 256 << 20);
+        assert_eq!(run.nodes, 1);
         assert_eq!(run.report, ReportForm::Human);
         assert_eq!(run.program, ["true"]);
         assert_eq!(run.trace_mask(), 0);
@@ -233,6 +262,18 @@ mod tests {
     }
 
     #[test]
+    fn swap_and_policy() {
+        let words = "vellum run --swap 1M --swap zram:2M@5 --policy mglru --swappiness 100 -- x";
+        let words: Vec<&str> = words.split(' ').collect();
+        let run = parse(&words).unwrap();
+        assert_eq!(run.swap.len(), 2);
+        assert_eq!(run.swap[1].priority, Some(5));
+        assert_eq!((run.policy, run.swappiness), (PolicyKind::Mglru, 100));
+        let plain = parse(&["vellum", "run", "--", "x"]).unwrap();
+        assert_eq!((plain.policy, plain.swappiness), (PolicyKind::TwoList, 60));
+    }
+
+    #[test]
     fn mistakes_are_refused() {
         for words in [
             &["vellum"][..],
@@ -240,6 +281,11 @@ mod tests {
             &["vellum", "run", "--"],
             &["vellum", "run", "true"],
             &["vellum", "run", "--ram", "12Q", "--", "true"],
+            &["vellum", "run", "--swap", "tape:1G", "--", "true"],
+            &["vellum", "run", "--policy", "best", "--", "true"],
+            &["vellum", "run", "--swappiness", "201", "--", "true"],
+            &["vellum", "run", "--nodes", "0", "--", "true"],
+            &["vellum", "run", "--nodes", "9", "--", "true"],
             &["vellum", "run", "--report", "xml", "--", "true"],
             &["vellum", "run", "--unknown", "--", "true"],
             &["vellum", "run", "--trace", "mm_page_free", "--", "true"],

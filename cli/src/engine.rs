@@ -17,12 +17,15 @@ pub(crate) fn run(arguments: &RunArgs, trace: Option<JsonLines>) -> Result<Facts
         .expect("clap asks for a program");
     let config = RunConfig {
         ram_bytes: arguments.ram,
-        tlb_capacity: RunConfig::TLB_CAPACITY,
+        nodes: arguments.nodes,
         trace: trace
             .as_ref()
             .map_or(Trace::OFF, |lines| Trace::new(lines, lines.mask())),
-        program: program.clone(),
+        swap: arguments.swap.clone(),
+        policy: arguments.policy,
+        swappiness: arguments.swappiness,
         args: rest.to_vec(),
+        ..RunConfig::new(program)
     };
     let outcome = vellum_um::run(&config).map_err(|error| failure(&error, arguments))?;
     if let Some(lines) = &trace {
@@ -48,7 +51,9 @@ fn failure(error: &RunError, arguments: &RunArgs) -> Failure {
             // As the option takes it: without a blank.
             human(*least).replace(' ', "")
         )),
-        RunError::NoPtrace { .. } | RunError::Host(_) => Failure::new(error.to_string()),
+        RunError::NoPtrace { .. } | RunError::Swap(_) | RunError::Host(_) => {
+            Failure::new(error.to_string())
+        }
     }
 }
 
@@ -61,8 +66,8 @@ fn facts(outcome: &RunOutcome, arguments: &RunArgs) -> Facts {
             None => Exit::Code(outcome.exit.code.unwrap_or_default()),
         },
         ram_bytes: arguments.ram,
+        nodes: report.nr_nodes,
         // What the `um` machine has; it knows no others.
-        nodes: 1,
         cpus: 1,
         meminfo: report.meminfo.fields().iter().copied().map(own).collect(),
         vmstat: report.vmstat().map(own).collect(),
@@ -86,7 +91,7 @@ fn facts(outcome: &RunOutcome, arguments: &RunArgs) -> Facts {
 
 fn zone(zone: &ZoneInfo) -> Zone {
     Zone {
-        node: 0,
+        node: zone.node.0.into(),
         name: zone.name.to_string(),
         free_area: zone.free_area.to_vec(),
     }

@@ -22,6 +22,7 @@ mod engine;
 mod replay;
 mod report;
 mod size;
+mod swap_arg;
 mod trace;
 
 use args::{Cli, Command, RunArgs};

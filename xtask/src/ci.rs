@@ -19,6 +19,24 @@ pub(crate) fn run() -> Result<(), String> {
         ],
         &[],
     )?;
+    cargo(
+        "kernel lints",
+        &[
+            "clippy",
+            "-p",
+            "vellum-bare",
+            "--features",
+            "kernel",
+            "--profile",
+            "kernel",
+            "--bin",
+            "vellum-kernel",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
     let strict = [("RUSTDOCFLAGS", "-D warnings")];
     cargo(
         "documents",
@@ -35,6 +53,20 @@ pub(crate) fn e2e(rest: &[&str]) -> Result<(), String> {
     let mut arguments = vec!["test", "--release", "-p", "vellum", "--test", "e2e", "--"];
     arguments.extend_from_slice(rest);
     cargo("programs", &arguments, &[])
+}
+
+/// Random histories of zones and slabs, for minutes.
+pub(crate) fn soak(words: &[&str]) -> Result<(), String> {
+    let minutes: u64 = match words {
+        [] => 1,
+        ["--minutes", text] => text
+            .parse()
+            .map_err(|_| format!("--minutes {text}: a number is needed"))?,
+        _ => return Err("soak takes --minutes N and nothing else".to_string()),
+    };
+    let seconds = (minutes * 60).to_string();
+    let build = ["run", "--release", "-p", "vellum-benches", "--bin", "soak"];
+    cargo("soak", &[&build[..], &["--", &seconds]].concat(), &[])
 }
 
 fn cargo(what: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! The daily commands of the project: `cargo xtask tidy|ci|e2e|bench|boot`.
+//! The daily commands of the project: `cargo xtask tidy|ci|e2e|bench|fuzz|soak|boot`.
 //!
 //! ```text
 //!   tidy   rules that the compiler does not know: layers, stories, unsafe code, counters, …
@@ -6,6 +6,7 @@
 //!   e2e    whole programs, natively and under `vellum run`, compared
 //!   boot   the kernel of machines/bare in QEMU, with a program
 //!   bench  the speed of programs under `vellum run`, beside their native speed
+//!   fuzz   inputs that a fuzzer makes, and random histories for hours: soak
 //! ```
 //!
 //! Everything is ordinary Rust and `std`; nothing here is needed to build or run Vellum itself.
@@ -14,6 +15,7 @@
 mod bench;
 mod boot;
 mod ci;
+mod fuzz;
 mod tidy;
 mod workspace;
 
@@ -32,8 +34,16 @@ usage: cargo xtask COMMAND
                         --markdown    print the table as docs/PERFORMANCE.md has it
   boot [OPTIONS] -- PROGRAM ARGUMENTS…
                         run a static program on the kernel in QEMU; `boot --help` has the options
-  bench core [--markdown]
-                        operations of the core alone, in nanoseconds and instructions
+  bench core [--markdown | --check | --record]
+                        operations of the core alone, in nanoseconds and instructions;
+                        --check compares with benches/instructions.txt, --record writes it
+  bench rivals [heaps] [frames] [flat] [waste] [--wall]
+                        the core's allocators beside others, as ratios; all tables without a name
+  bench bare [--markdown] [--append WORD] [--program PATH]
+                        instructions of one operation on the kernel in QEMU, beside Linux's
+  fuzz [TARGET…] [--seconds N]
+                        inputs that a fuzzer makes, N seconds for each target, default 7
+  soak [--minutes N]    random histories of zones and slabs; a full free gives all blocks back
 ";
 
 fn main() -> ExitCode {
@@ -47,6 +57,10 @@ fn main() -> ExitCode {
         ["e2e", rest @ ..] => ci::e2e(rest),
         ["bench", "um", rest @ ..] => bench::run(rest),
         ["bench", "core", rest @ ..] => bench::core::run(rest),
+        ["bench", "rivals", rest @ ..] => bench::rivals::run(rest),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
+        ["soak", rest @ ..] => ci::soak(rest),
+        ["bench", "bare", rest @ ..] => bench::bare::run(rest),
         _ => Err(USAGE.to_string()),
     };
     ended(result.map(|()| ExitCode::SUCCESS))

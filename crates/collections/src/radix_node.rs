@@ -14,15 +14,15 @@ pub(crate) const SLOTS: usize = 1 << SLOT_BITS;
 pub enum Mark {
     /// Differs from what is stored, Linux's `PAGECACHE_TAG_DIRTY`.
     Dirty,
-    /// Chosen by a writeback that runs, Linux's `PAGECACHE_TAG_TOWRITE`.
-    ToWrite,
+    /// Only remembers something that was there, Linux's value entries.
+    Shadow,
 }
 
 impl Mark {
     /// How many marks there are.
     pub const COUNT: usize = 2;
     /// All marks.
-    pub const ALL: [Self; Self::COUNT] = [Self::Dirty, Self::ToWrite];
+    pub const ALL: [Self; Self::COUNT] = [Self::Dirty, Self::Shadow];
 
     pub(crate) const fn index(self) -> usize {
         self as usize

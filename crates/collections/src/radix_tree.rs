@@ -221,6 +221,22 @@ impl<'m, V> RadixTree<'m, V> {
         true
     }
 
+    /// True if the 64 indices that share a leaf with `index` have values and all of these are marked.
+    pub fn leaf_is_marked(&self, index: u64, mark: Mark) -> bool {
+        let mut slot = &self.root;
+        if index > slot.max_index() && !matches!(slot, Slot::Value(_)) {
+            return false;
+        }
+        while let Slot::Node(node) = slot {
+            if node.shift == 0 {
+                return node.present != 0 && node.present == node.marks[mark.index()];
+            }
+            slot = &node.slots[node.offset(index)];
+        }
+        // A lone value in the root: the leaf it would be in is the first.
+        matches!(slot, Slot::Value(_)) && index >> SLOT_BITS == 0 && self.marks[mark.index()]
+    }
+
     /// True if any value is marked. Takes no search.
     pub const fn any_marked(&self, mark: Mark) -> bool {
         self.marks[mark.index()]

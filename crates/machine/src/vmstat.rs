@@ -24,6 +24,17 @@ macro_rules! counters {
 counters! {
     /// Things that happened; these only grow.
     VmEvent {
+        /// Pages taken from the node that was wanted. These are counted on machines with
+        /// several nodes only.
+        NumaHit = "numa_hit",
+        /// Pages taken from a node although another was wanted.
+        NumaMiss = "numa_miss",
+        /// Pages wanted from a node and taken elsewhere: the other side of each miss.
+        NumaForeign = "numa_foreign",
+        /// Pages taken from the node of the CPU that asked.
+        NumaLocal = "numa_local",
+        /// Pages taken from another node than that of the CPU that asked.
+        NumaOther = "numa_other",
         /// All page faults.
         PgFault = "pgfault",
         /// Page faults that waited for I/O.
@@ -125,6 +136,30 @@ counters! {
         WorkingsetRestoreAnon = "workingset_restore_anon",
         /// Of the file pages, those that had been active before.
         WorkingsetRestoreFile = "workingset_restore_file",
+        /// Pages that moved to another frame.
+        PgMigrateSuccess = "pgmigrate_success",
+        /// Pages that could not.
+        PgMigrateFail = "pgmigrate_fail",
+        /// Requests for which memory was compacted.
+        CompactStall = "compact_stall",
+        /// Of those, compactions that ended in vain.
+        CompactFail = "compact_fail",
+        /// Of those, compactions that made a block.
+        CompactSuccess = "compact_success",
+        /// Frames looked at for pages to move.
+        CompactMigrateScanned = "compact_migrate_scanned",
+        /// Free frames found on the way, that need not be emptied.
+        CompactFreeScanned = "compact_free_scanned",
+        /// Pages taken off their lists to be moved.
+        CompactIsolated = "compact_isolated",
+        /// Anonymous pages that MADV_FREE had given up, dropped.
+        PgLazyFreed = "pglazyfreed",
+        /// Tree nodes freed that held nothing but shadows.
+        WorkingsetNodeReclaim = "workingset_nodereclaim",
+        /// Page-cache pages that became dirty.
+        NrDirtied = "nr_dirtied",
+        /// Page-cache pages that were written to their store.
+        NrWritten = "nr_written",
         /// Pages that went to the unevictable list.
         UnevictablePgsCulled = "unevictable_pgs_culled",
         /// Pages that came back from it.
@@ -145,6 +180,14 @@ counters! {
         NrFilePages = "nr_file_pages",
         /// Dirty page-cache pages.
         NrDirty = "nr_dirty",
+        /// Page-cache pages being written to their store.
+        NrWriteback = "nr_writeback",
+        /// Dirty pages at which programs must write.
+        NrDirtyThreshold = "nr_dirty_threshold",
+        /// Dirty pages at which writing in the background begins.
+        NrDirtyBackgroundThreshold = "nr_dirty_background_threshold",
+        /// Tree nodes that hold nothing but shadows.
+        WorkingsetNodes = "workingset_nodes",
         /// Pages of shared memory and tmpfs.
         NrShmem = "nr_shmem",
         /// Pages of page tables.
@@ -208,6 +251,11 @@ impl VmStat {
     #[inline]
     pub fn sub(&self, item: VmItem, n: u64) {
         self.items[item as usize].fetch_sub(n, Ordering::Relaxed);
+    }
+    /// There are `n` of `item`: for what is computed now and then.
+    #[inline]
+    pub fn set(&self, item: VmItem, n: u64) {
+        self.items[item as usize].store(n, Ordering::Relaxed);
     }
     /// How many of `item` there are.
     pub fn item(&self, item: VmItem) -> u64 {

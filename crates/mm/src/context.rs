@@ -230,7 +230,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// True if less than an eighth of all frames is free: no time for generosity. (The lowest zone
     /// keeps up to that much from programs.)
     pub(crate) fn is_short(&self) -> bool {
-        let all = u64::from(self.memmap.span().len());
+        let all = self.memmap.nr_frames();
         self.vmstat.item(VmItem::NrFreePages) < all / 8 + LOW_ZONE_PAGES.min(all / 8)
     }
 

@@ -100,6 +100,7 @@ impl From<CacheError> for MmError {
             CacheError::OutOfMemory => Self::NoFrames,
             CacheError::Io(errno) => Self::Io(errno),
             CacheError::BeyondEof => Self::Inval,
+            CacheError::Swapped(entry) => Self::Swapped(entry),
         }
     }
 }

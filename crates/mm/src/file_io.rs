@@ -5,7 +5,7 @@ use crate::MmError;
 use crate::context::MmContext;
 use crate::mm::Mm;
 use vellum_machine::Machine;
-use vellum_page_cache::{CacheError, MappingRef, Readahead};
+use vellum_page_cache::{CacheError, MappingRef, Readahead, Wanted};
 use vellum_types::{Access, PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
 
 impl<'m, M: Machine> MmContext<'m, M> {
@@ -152,6 +152,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }
+            // Between two pages, as Linux; nothing is locked.
+            self.balance_dirty(Wanted::Now);
         }
         Ok(done)
     }

@@ -8,7 +8,7 @@ use crate::context::{MmContext, has_frame};
 use crate::mm::{Area, MmInner, UserLeaf};
 use vellum_machine::Machine;
 use vellum_object::KArc;
-use vellum_page_cache::MappingRef;
+use vellum_page_cache::{ErrSeq, MappingRef, Wanted};
 use vellum_page_table::PteFlags;
 use vellum_rmap::Mapped;
 use vellum_types::{PAGE_SHIFT, PAGE_SIZE, Pfn, SpaceId, VirtAddr, VirtRange, VmFlags};
@@ -136,6 +136,42 @@ impl<'m, M: Machine> MmContext<'m, M> {
             self.mkclean(mapping, index, frames);
         })?;
         Ok(())
+    }
+
+    /// [`MmContext::writeback`] for one who has the file open, and is told of each failed write once,
+    /// whoever else was told of it. fsync(2) calls it before the store's `sync`.
+    ///
+    /// # Errors
+    /// Io.
+    pub fn fsync(
+        &self,
+        mapping: &MappingRef<'m>,
+        offset: u64,
+        len: u64,
+        since: &mut ErrSeq,
+    ) -> Result<(), MmError> {
+        let first = offset >> PAGE_SHIFT;
+        let last = offset.saturating_add(len.max(1) - 1) >> PAGE_SHIFT;
+        mapping.writeback_since(&self.cache, first, last, since, &mut |index, frames| {
+            self.mkclean(mapping, index, frames);
+        })?;
+        Ok(())
+    }
+
+    /// Writes dirty pages, oldest first, if there are more than the limits allow; returns how many. For
+    /// the end of an operation that may have made pages dirty, where no lock is held: a machine that
+    /// has a thread for `Background` passes `Now`, one that has none passes `Background`. A failed write
+    /// is told to the file's openers. Linux: `balance_dirty_pages`.
+    pub fn balance_dirty(&self, from: Wanted) -> u64 {
+        let wanted = self.cache.writeback_wanted();
+        if wanted == Wanted::No || wanted < from {
+            return 0;
+        }
+        let target = self.cache.flush_target();
+        self.cache
+            .flush_some(target, &mut |mapping, index, frames| {
+                self.mkclean(mapping, index, frames);
+            })
     }
 
     /// Writes every dirty page of every file.

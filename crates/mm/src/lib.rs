@@ -26,13 +26,21 @@
 //! of the block has its own life afterwards.
 //!
 //! # States of an entry
-//! none → present (read-only, or writable and dirty) → none. PROT_NONE keeps the frame in an entry
-//! that is not present but marked. The shared zero page is marked SPECIAL and not counted.
+//! none → present (read-only, or writable and dirty) → none, or a slot of swap → present again. PROT_NONE
+//! keeps the frame in an entry that is not present but marked. The shared zero page is marked SPECIAL and
+//! not counted.
+//!
+//! # From pages to entries
+//! Each area that shows a file stands among the file's mappers, and each that has private pages in
+//! `anon_vma`s (`rmap`), so that reclaim can ask [`MmContext::page_referenced`], call
+//! [`MmContext::try_to_unmap`] and move a page by [`MmContext::migrate`], at a cost in proportion to
+//! those who map it.
 //!
 //! # Invariants
 //! * Each present or PROT_NONE entry holds one reference and one map count of its frame.
 //! * `rss` is the number of such entries by kind; [`MmContext::validate`] recounts.
 //! * A machine without accessed/dirty bits is never told of write permission on a clean entry.
+//! * From the page of every entry, reverse mapping leads back to it; [`MmContext::validate`] looks.
 //! * A frame leaves an address space through a `TlbGather`, so never before the flush.
 //!
 //! # Locks
@@ -45,24 +53,27 @@
 //! holds no lock, reclaims, and does it again. Signals are outcomes, not errors.
 //!
 //! # What this does not do
-//! No reclaim, no swap, no reverse mapping by page: pages stay until they are unmapped. No huge
-//! user pages, no overcommit accounting. Linux: `mm/memory.c`, `mm/mmap.c` and their neighbours.
+//! It does not choose what is reclaimed, and shared memory does not go to swap. No huge user pages, no overcommit accounting. Linux: `mm/memory.c`, `mm/mmap.c` and their neighbours.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod backing;
+mod compact;
 mod context;
 mod error;
 mod fault;
 mod file_io;
 mod file_map;
+mod migrate;
 mod mm;
 mod ops;
 mod reverse;
 mod room;
 mod shmem;
 mod spaces;
+mod swap_around;
+mod swapoff;
 mod uaccess;
 mod validate;
 mod walk;

@@ -10,9 +10,6 @@
 use crate::MmError;
 use crate::context::MmContext;
 use vellum_machine::Machine;
-use vellum_page::AllocRequest;
-use vellum_swap::SwapInError;
-use vellum_types::{Order, SwapEntry};
 
 /// Pages reclaimed at once, Linux's `SWAP_CLUSTER_MAX` doubled.
 const RECLAIM_BATCH: u64 = 64;
@@ -55,7 +52,7 @@ impl<M: Machine> MmContext<'_, M> {
         mut error: MmError,
         mut attempt: impl FnMut() -> Result<T, MmError>,
     ) -> Result<T, MmError> {
-        let mut rounds = u64::from(self.memmap.span().len()) / RECLAIM_BATCH + 1;
+        let mut rounds = self.memmap.nr_frames() / RECLAIM_BATCH + 1;
         loop {
             match error {
                 MmError::NoFrames if rounds == 0 => return Err(error),
@@ -63,7 +60,7 @@ impl<M: Machine> MmContext<'_, M> {
                     rounds -= 1;
                     self.reclaim_or_fail()?;
                 }
-                MmError::Swapped(entry) => match self.swap_in(entry) {
+                MmError::Swapped(entry) => match self.swap_in_around(entry) {
                     Err(MmError::NoFrames) => {
                         error = MmError::NoFrames;
                         continue;
@@ -76,29 +73,6 @@ impl<M: Machine> MmContext<'_, M> {
                 Err(again @ (MmError::NoFrames | MmError::Swapped(_))) => error = again,
                 result => return result,
             }
-        }
-    }
-
-    /// Brings a page into the swap cache, where the next attempt finds it. No lock is held. Linux:
-    /// `swapin_readahead` in `do_swap_page`.
-    ///
-    /// # Errors
-    /// NoFrames; Io if the device failed.
-    fn swap_in(&self, entry: SwapEntry) -> Result<(), MmError> {
-        let request = AllocRequest::user_movable(Order::ZERO);
-        let mut alloc = || self.source.alloc_pages(request);
-        match self.swap.swapin(entry, &mut alloc) {
-            Ok(page) => {
-                if page.read {
-                    self.source.lru_add(page.pfn);
-                }
-                self.swap.put_page(page.pfn);
-                Ok(())
-            }
-            // Whoever reads it, or has taken it away, is done when we look again.
-            Err(SwapInError::Busy | SwapInError::Gone) => Ok(()),
-            Err(SwapInError::OutOfMemory) => Err(MmError::NoFrames),
-            Err(SwapInError::Io { error, .. }) => Err(error.into()),
         }
     }
 

@@ -2,9 +2,9 @@
 //! `__free_one_page`.
 
 use crate::fallback;
-use crate::frames::{Frames, Kind, PAGEBLOCK_ORDER};
+use crate::frames::{Frames, Kind};
 use crate::free_area::{FreeAreas, ListEnd};
-use vellum_page::PageState;
+use vellum_page::{PAGEBLOCK_ORDER, PageState};
 use vellum_types::{MigrateType, Order, Pfn};
 
 impl FreeAreas {

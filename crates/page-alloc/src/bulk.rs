@@ -1,7 +1,7 @@
 //! Many single pages with one call. Linux: `alloc_pages_bulk`, `free_unref_folios`.
 
 use crate::allocator::PageAllocator;
-use crate::pcp;
+use crate::pcp::{self, CpuSet};
 use vellum_types::{GfpFlags, Order, Pfn};
 
 impl PageAllocator<'_> {
@@ -39,7 +39,7 @@ impl PageAllocator<'_> {
                 if list >= pcp::PER_ORDER {
                     break;
                 }
-                let run = own.push_pages(self.frames, &pages[given..], list);
+                let run = own.push_pages(self.frames, self.near_prefix(own, &pages[given..]), list);
                 if run == 0 {
                     break;
                 }
@@ -50,5 +50,15 @@ impl PageAllocator<'_> {
             }
             given
         })
+    }
+
+    /// The first of `pages`, as far as they belong to the node whose blocks this CPU keeps.
+    fn near_prefix<'p>(&self, own: &CpuSet, pages: &'p [Pfn]) -> &'p [Pfn] {
+        let far = if self.nodes.are_several() {
+            pages.iter().position(|pfn| !self.is_near(own, *pfn))
+        } else {
+            None
+        };
+        &pages[..far.unwrap_or(pages.len())]
     }
 }

@@ -1,12 +1,14 @@
 //! Pages go back from the per-CPU lists to their zones. Linux: `free_pcppages_bulk`, `drain_all_pages`.
 
 use crate::allocator::{PageAllocator, alloc_event};
-use crate::frames::{Frames, PAGEBLOCK_ORDER};
+use crate::frames::Frames;
 use crate::free_area::{FreeAreas, ListEnd};
-use crate::pcp::{self, CpuSet, LISTS, PageList};
+use crate::page_list::PageList;
+use crate::pcp::{self, CpuSet, LISTS};
+use crate::zonelist::ZoneId;
 use vellum_machine::{VmEvent, VmItem};
-use vellum_page::PageState;
-use vellum_types::{Order, Pfn};
+use vellum_page::{PAGEBLOCK_ORDER, PageState};
+use vellum_types::{Order, Pfn, ZoneType};
 
 impl PageAllocator<'_> {
     /// Gives all pages on this CPU's lists back to their zones.
@@ -47,7 +49,9 @@ impl PageAllocator<'_> {
         let mut folded = self.folded.lock();
         for zone in self.present_zones() {
             let index = self.zone_index(zone);
-            let parts = self.cpu_sets.iter().map(|set| set.counters(index));
+            let parts = self
+                .sets_near(zone)
+                .map(|set| set.counters(zone.zone_type.index()));
             let [allocs, frees] = parts.fold([0, 0], |sum, part| {
                 core::array::from_fn(|at| sum[at] + part[at])
             });
@@ -60,6 +64,12 @@ impl PageAllocator<'_> {
             let (allocs, frees) = (grow(0, allocs), grow(1, frees));
             self.vmstat.count_many(alloc_event(zone.zone_type), allocs);
             self.vmstat.count_many(VmEvent::PgFree, frees);
+            if self.nodes.are_several() && allocs != 0 {
+                // What comes from a CPU's lists was wanted there and is near.
+                self.nodes.count_near(zone, allocs);
+                self.vmstat.count_many(VmEvent::NumaHit, allocs);
+                self.vmstat.count_many(VmEvent::NumaLocal, allocs);
+            }
         }
     }
 
@@ -90,7 +100,10 @@ impl PageAllocator<'_> {
             return;
         }
         let order = pcp::order_of(list);
-        let zone = self.zone_by_index(pcp::zone_of(list));
+        let kind = ZoneType::ALL[pcp::zone_of(list)];
+        let Some(zone) = self.nodes.zone(ZoneId::new(own.node, kind)) else {
+            return;
+        };
         // Before the pages can be taken again, so that the counter never drops below zero.
         self.vmstat.add(
             VmItem::NrFreePages,

@@ -6,9 +6,9 @@
 //! claims the whole pageblock for its mobility if most of it is free or of its own kind; only if
 //! that fails does it take single pages, from the smallest foreign block.
 
-use crate::frames::{Frames, Kind, PAGEBLOCK_ORDER};
+use crate::frames::{Frames, Kind};
 use crate::free_area::{FreeAreas, ListEnd};
-use vellum_page::PageState;
+use vellum_page::{PAGEBLOCK_ORDER, PageState};
 use vellum_types::{MigrateType, Order, Pfn};
 
 /// Which mobilities may lend to which, best first.

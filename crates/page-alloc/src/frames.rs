@@ -1,15 +1,11 @@
 //! What the buddy system knows about frames: their descriptors and the mobility of their pageblocks.
 
 use crate::pcp::{NO_LIST, TYPES};
+use crate::zonelist::ZoneId;
 use core::sync::atomic::{AtomicU32, Ordering};
+pub use vellum_page::PAGEBLOCK_ORDER;
 use vellum_page::{Memmap, Page, PageState};
 use vellum_types::{MigrateType, Order, Pfn, PfnRange};
-
-/// The order of a pageblock, the unit in which mobility is tracked: 2 MiB. Linux's `pageblock_order`.
-pub const PAGEBLOCK_ORDER: Order = match Order::new(9) {
-    Some(order) => order,
-    None => Order::MAX,
-};
 
 /// What is known of a pageblock: four bytes in one word.
 ///
@@ -17,28 +13,21 @@ pub const PAGEBLOCK_ORDER: Order = match Order::new(9) {
 ///   31      24 23      16 15       8 7        0
 ///   list      | zone     | isolated | mobility
 /// ```
-/// *Mobility* stays while a pageblock is isolated, to come back to. *Zone* is the number of the zone of
-/// all its frames, or [`MIXED`]. *List* is the per-CPU list for its pages, or [`NO_LIST`].
-struct Pageblock;
+/// *Mobility* stays while a pageblock is isolated, to come back to. *Zone* is the [`ZoneId`] of
+/// all its frames. *List* is the list for its pages of a CPU of the same node, or [`NO_LIST`].
+struct Word;
 
-/// The zone of a pageblock through which a zone's border goes.
-const MIXED: u8 = u8::MAX;
-
-impl Pageblock {
-    const fn word(mobility: u8, isolated: bool, zone: u8) -> u32 {
-        let kept = mobility < TYPES as u8 && !isolated && zone != MIXED;
+impl Word {
+    const fn of(mobility: u8, isolated: bool, zone: u8) -> u32 {
+        let kept = mobility < TYPES as u8 && !isolated && zone != ZoneId::NONE.raw();
         let list = if kept {
-            zone * TYPES as u8 + mobility
+            ZoneId::from_raw(zone).kind() * TYPES as u8 + mobility
         } else {
             NO_LIST
         };
         u32::from_be_bytes([list, zone, isolated as u8, mobility])
     }
 }
-
-/// The word of a pageblock of movable pages in no zone yet: most memory will be the programs', which
-/// is movable; Linux starts like this too.
-pub(crate) const NEW_PAGEBLOCK: u32 = Pageblock::word(MigrateType::Movable as u8, false, MIXED);
 
 /// Which lists the free blocks of a pageblock are on: those of its mobility, or, while it is isolated,
 /// lists from which nothing is allocated. Linux's `MIGRATE_ISOLATE`.
@@ -84,29 +73,11 @@ impl Kind {
 #[derive(Clone, Copy)]
 pub(crate) struct Frames<'m> {
     pub(crate) memmap: Memmap<'m>,
-    pageblocks: &'m [AtomicU32],
-    first_pageblock: u32,
 }
 
 impl<'m> Frames<'m> {
-    /// Pageblocks that `span` touches.
-    pub(crate) const fn nr_pageblocks(span: PfnRange) -> usize {
-        let first = span.start().as_u32() >> PAGEBLOCK_ORDER.as_u8();
-        let last = (span.end().as_u32() - 1) >> PAGEBLOCK_ORDER.as_u8();
-        (last - first + 1) as usize
-    }
-
-    /// # Panics
-    /// If there are fewer `pageblocks` than the memmap's span touches.
-    pub(crate) fn new(memmap: Memmap<'m>, pageblocks: &'m [AtomicU32]) -> Self {
-        let span = memmap.span();
-        assert!(pageblocks.len() >= Self::nr_pageblocks(span));
-        let first_pageblock = span.start().as_u32() >> PAGEBLOCK_ORDER.as_u8();
-        Self {
-            memmap,
-            pageblocks,
-            first_pageblock,
-        }
+    pub(crate) const fn new(memmap: Memmap<'m>) -> Self {
+        Self { memmap }
     }
 
     #[inline]
@@ -121,24 +92,39 @@ impl<'m> Frames<'m> {
         (page.state() == PageState::Free).then(|| page.order())
     }
 
+    #[inline]
     fn pageblock(&self, pfn: Pfn) -> &'m AtomicU32 {
-        let number = pfn.as_u32() >> PAGEBLOCK_ORDER.as_u8();
-        &self.pageblocks[(number - self.first_pageblock) as usize]
+        match self.memmap.pageblock(pfn) {
+            Some(block) => &block.0,
+            None => no_pageblock(pfn),
+        }
     }
 
     /// The per-CPU list for a page, or [`NO_LIST`].
     #[inline(always)]
     pub(crate) fn list_of(&self, pfn: Pfn) -> u8 {
-        let number = pfn.as_u32() >> PAGEBLOCK_ORDER.as_u8();
         // Relaxed here and below: the zone's lock orders, and a page on a list of its old mobility
         // does no harm.
-        match self
-            .pageblocks
-            .get(number.wrapping_sub(self.first_pageblock) as usize)
-        {
-            Some(word) => (word.load(Ordering::Relaxed) >> 24) as u8,
+        match self.memmap.pageblock(pfn) {
+            Some(block) => (block.0.load(Ordering::Relaxed) >> 24) as u8,
             None => NO_LIST,
         }
+    }
+
+    /// As `list_of`, of the largest run alone; [`NO_LIST`] elsewhere.
+    #[inline(always)]
+    pub(crate) fn quick_list_of(&self, pfn: Pfn) -> u8 {
+        match self.memmap.pageblock_in_largest_run(pfn) {
+            Some(block) => (block.0.load(Ordering::Relaxed) >> 24) as u8,
+            None => NO_LIST,
+        }
+    }
+
+    /// The zone that holds `pfn`, or `None` in a hole.
+    #[inline]
+    pub(crate) fn zone_id(&self, pfn: Pfn) -> Option<ZoneId> {
+        let word = self.memmap.pageblock(pfn)?.0.load(Ordering::Relaxed);
+        Some(ZoneId::from_raw((word >> 16) as u8))
     }
 
     /// The mobility of the pageblock around `pfn`.
@@ -167,13 +153,14 @@ impl<'m> Frames<'m> {
 
     /// Isolates the pageblock around `pfn`, or undoes that. Its mobility is remembered.
     pub(crate) fn set_isolated(&self, pfn: Pfn, on: bool) {
-        self.change(pfn, |mobility, _, zone| Pageblock::word(mobility, on, zone));
+        self.change(pfn, |mobility, _, zone| Word::of(mobility, on, zone));
     }
 
     /// Notes the zone of the pageblock around `pfn`, all of whose frames are in it.
-    pub(crate) fn set_zone(&self, pfn: Pfn, zone: u8) {
+    pub(crate) fn set_zone_id(&self, pfn: Pfn, zone: ZoneId) {
+        let zone = zone.raw();
         self.change(pfn, |mobility, isolated, _| {
-            Pageblock::word(mobility, isolated, zone)
+            Word::of(mobility, isolated, zone)
         });
     }
 
@@ -182,7 +169,7 @@ impl<'m> Frames<'m> {
         let mut at = 0;
         while at < order.pages() {
             self.change(pfn + at, |_, isolated, zone| {
-                Pageblock::word(to as u8, isolated, zone)
+                Word::of(to as u8, isolated, zone)
             });
             at += PAGEBLOCK_ORDER.pages();
         }
@@ -194,8 +181,14 @@ impl<'m> Frames<'m> {
         let end = start
             .checked_add(PAGEBLOCK_ORDER.pages())
             .unwrap_or(Pfn::NONE);
-        PfnRange::new(start, end)?.intersect(&self.memmap.span())
+        PfnRange::new(start, end)?.intersect(&self.memmap.run_around(pfn)?)
     }
+}
+
+#[cold]
+#[inline(never)]
+fn no_pageblock(pfn: Pfn) -> ! {
+    panic!("{pfn:?} is not memory")
 }
 
 const _: () = assert!(MigrateType::COUNT.is_power_of_two());

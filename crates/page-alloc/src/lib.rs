@@ -7,9 +7,10 @@
 //!
 //! # Concepts
 //! ```text
-//!   Node ─┬─ Zone DMA     < 16 MiB ┐
-//!         ├─ Zone DMA32   <  4 GiB ├─ each: a lock, watermarks, and for every order and mobility
-//!         └─ Zone Normal   above   ┘  a list of free blocks, linked by frame number in the memmap
+//!   Node 0 ─┬─ Zone DMA     < 16 MiB ┐
+//!           ├─ Zone DMA32   <  4 GiB ├─ each: a lock, watermarks, and for every order and mobility
+//!           └─ Zone Normal   above   ┘  a list of free blocks, linked by frame number in the memmap
+//!   Node 1 ─── Zone Normal …            borders and ZONE_HIGHMEM, ZONE_MOVABLE: see ZoneProfile
 //!
 //!   order-0 request, only a block of order 3 free:      its four pages afterwards
 //!     ├─┬─┬─┬─┬─┬─┬─┬─┤   split: low part is taken,     ├─┼─┬───┬───────┤
@@ -22,8 +23,13 @@
 //! * *Mobility* ([`MigrateType`](vellum_types::MigrateType)) keeps what can move apart from what
 //!   cannot, in *pageblocks* of 2 MiB. A request whose own lists are empty claims a foreign
 //!   pageblock, or takes single pages from it.
-//! * A request names the *highest zone* it can use and tries that one, then the lower ones. Each zone
+//! * A request names the *highest zone* it can use. It tries that one, then the lower ones of the node
+//!   that it starts from, then those of other nodes, near before far: the node's *zonelist*. Each zone
 //!   holds back `lowmem_reserve` pages from requests that could have been served above.
+//! * There are one to eight *nodes*. A request starts from the node of its CPU, or from the one it names;
+//!   `__GFP_THISNODE` keeps it there. A CPU keeps blocks of its own node only: others go back to their
+//!   zone at once. Memory may come ([`PageAllocator::add_memory`]) and go
+//!   ([`PageAllocator::remove_memory`]) in whole blocks of the largest order.
 //! * *Watermarks*: a first pass leaves `low` in every zone, a second goes down to `min`.
 //!   `__GFP_HIGH` may use half of what is below, `GFP_ATOMIC` five eighths, `__GFP_MEMALLOC` all.
 //!
@@ -75,7 +81,7 @@
 //!
 //! # What this does not do
 //! No reclaim, no compaction: it says what is in the way ([`IsolatedRange::busy`]) and that kswapd is
-//! wanted. One node.
+//! wanted on a node ([`PageAllocator::kswapd_wanted`]). No balancing between nodes.
 //!
 //! Linux: `mm/page_alloc.c`, `mm/page_isolation.c`, `include/linux/mmzone.h`. Differences: watermarks
 //! are checked under the lock, and no CPU's list is filled from the reserves; blocks for another
@@ -99,19 +105,27 @@ mod frames;
 mod free_area;
 mod highatomic;
 mod hooks;
+mod hotplug;
 mod inject;
+mod kswapd;
+mod layout;
 mod node;
+mod pace;
+mod page_list;
 mod pcp;
 #[expect(unsafe_code, reason = "boot memory becomes values in one audited file")]
 mod place;
 mod poison;
+mod profile;
 mod request;
+mod source;
 #[expect(unsafe_code, reason = "a stopped CPU is reached by its word alone")]
 mod stopped;
 mod take;
 mod validate;
 mod watermark;
 mod zone;
+mod zonelist;
 
 /// What `request` is built on.
 mod sync {
@@ -119,10 +133,13 @@ mod sync {
 }
 
 pub use allocator::PageAllocator;
-pub use boot::BootError;
+pub use boot::{BootError, BootParts};
 pub use contig::{ContigError, IsolatedRange};
 pub use frames::PAGEBLOCK_ORDER;
+pub use hotplug::{HotplugError, Online};
+pub use node::{MAX_NODES, NodeInfo};
 pub use place::place_at_boot;
 pub use poison::PAGE_POISON;
+pub use profile::{MovableShare, ZoneProfile};
 pub use watermark::Watermarks;
 pub use zone::ZoneInfo;

@@ -24,13 +24,19 @@ impl PageAllocator<'_> {
         }
     }
 
-    /// Fills a block that is being freed.
+    /// Fills a block that is being freed, if it has an address.
     pub(crate) fn poison(&self, pfn: Pfn, order: Order) {
+        if !self.ram.covers(pfn) {
+            return;
+        }
         self.ram.fill_pages(pfn, order.pages(), PAGE_POISON);
     }
 
     /// Notes that a block was filled, when its descriptors are clean.
     pub(crate) fn mark_poisoned(&self, pfn: Pfn, order: Order) {
+        if !self.ram.covers(pfn) {
+            return;
+        }
         let pages = (0..order.pages()).map(|at| self.frames.page(pfn + at));
         pages.for_each(|page| page.set_index(FILLED));
     }

@@ -3,24 +3,30 @@
 
 use crate::allocator::PageAllocator;
 use crate::fallback;
-use crate::frames::{Frames, Kind, PAGEBLOCK_ORDER};
+use crate::frames::{Frames, Kind};
 use crate::free_area::FreeAreas;
 use crate::highatomic;
+use crate::node::Node;
 use crate::pcp::{self, CpuSet};
 use crate::watermark::{self, Level, Reserves};
 use crate::zone::Zone;
 use vellum_machine::VmItem;
-use vellum_page::PageState;
-use vellum_types::{GfpFlags, MigrateType, Order, Pfn};
+use vellum_page::{PAGEBLOCK_ORDER, PageState};
+use vellum_types::{GfpFlags, MigrateType, NodeId, Order, Pfn};
 
-impl PageAllocator<'_> {
+impl<'m> PageAllocator<'m> {
     /// First from this CPU's lists, then by way of them from a zone, then straight from a zone.
-    pub(crate) fn take(&self, order: Order, gfp: GfpFlags) -> Option<Pfn> {
+    pub(crate) fn take(&self, order: Order, gfp: GfpFlags, node: Option<NodeId>) -> Option<Pfn> {
+        let from = self.start_node(node);
         let through_set = self.with_set(|own| {
+            // This CPU keeps blocks of its own node only.
+            if own.node != from.id || self.highest_zone(gfp) != gfp.highest_zone() {
+                return None;
+            }
             own.pop_order(self.frames, gfp, order)
                 .or_else(|| self.refill(own, order, gfp, 1))
         });
-        through_set.or_else(|| self.take_block(order, gfp))
+        through_set.or_else(|| self.take_block(order, gfp, from))
     }
 
     /// Above the low marks: fetches blocks for a list and takes one of them. Fetches `least` at least
@@ -35,15 +41,16 @@ impl PageAllocator<'_> {
         if own.take_drain() {
             self.drain_own(own);
         }
-        let (highest, migrate_type) = (gfp.highest_zone(), gfp.migrate_type());
-        for zone in self.zonelist(highest) {
-            let single = pcp::list_of(self.zone_index(zone), migrate_type)?;
+        let (highest, migrate_type) = (self.highest_zone(gfp), gfp.migrate_type());
+        let from = self.nodes.get(own.node)?;
+        for zone in self.nodes.zonelist(from, highest, true) {
+            let single = pcp::list_of(zone.zone_type.index(), migrate_type)?;
             let list = pcp::list_of_order(single, order);
             if list >= pcp::LISTS {
                 return None;
             }
             let mut state = zone.lock();
-            let reserve = zone.lowmem_reserve[highest.index()];
+            let reserve = zone.reserve_against(highest);
             let room = watermark::room(&state.marks, reserve, state.areas.usable(false));
             let room = room >> order.as_u8();
             if room == 0 {
@@ -66,20 +73,20 @@ impl PageAllocator<'_> {
 
     /// A block from the first zone that may and can give one; not through this CPU's lists.
     #[inline(never)]
-    pub(crate) fn take_block(&self, order: Order, gfp: GfpFlags) -> Option<Pfn> {
-        if let Some(pfn) = self.take_above(Level::Low, order, gfp) {
+    pub(crate) fn take_block(&self, order: Order, gfp: GfpFlags, node: &'m Node) -> Option<Pfn> {
+        if let Some(pfn) = self.take_above(Level::Low, order, gfp, node) {
             return Some(pfn);
         }
-        self.take_low(order, gfp)
+        self.take_low(order, gfp, node)
     }
 
     /// The rest of `take_block`, when memory is short or in pieces.
     #[cold]
-    fn take_low(&self, order: Order, gfp: GfpFlags) -> Option<Pfn> {
+    fn take_low(&self, order: Order, gfp: GfpFlags, node: &'m Node) -> Option<Pfn> {
         if gfp.contains(GfpFlags::KSWAPD_RECLAIM) {
-            self.wake_kswapd(order);
+            self.wake_kswapd(order, gfp, node);
         }
-        if let Some(pfn) = self.take_above(Level::Min, order, gfp) {
+        if let Some(pfn) = self.take_above(Level::Min, order, gfp, node) {
             return Some(pfn);
         }
         // Somebody's guess at a larger block is not worth everybody's lists.
@@ -87,12 +94,12 @@ impl PageAllocator<'_> {
             return None;
         }
         self.drain_all();
-        if let Some(pfn) = self.take_above(Level::Min, order, gfp) {
+        if let Some(pfn) = self.take_above(Level::Min, order, gfp, node) {
             return Some(pfn);
         }
         // Who may wait could have reclaimed, so the reserve for those who cannot goes first.
-        while gfp.contains(GfpFlags::DIRECT_RECLAIM) && self.unreserve_highatomic(gfp) {
-            if let Some(pfn) = self.take_above(Level::Min, order, gfp) {
+        while gfp.contains(GfpFlags::DIRECT_RECLAIM) && self.unreserve_highatomic(gfp, node) {
+            if let Some(pfn) = self.take_above(Level::Min, order, gfp, node) {
                 return Some(pfn);
             }
         }
@@ -100,16 +107,17 @@ impl PageAllocator<'_> {
     }
 
     #[inline]
-    fn take_above(&self, level: Level, order: Order, gfp: GfpFlags) -> Option<Pfn> {
-        let highest = gfp.highest_zone();
+    fn take_above(&self, level: Level, order: Order, gfp: GfpFlags, node: &'m Node) -> Option<Pfn> {
+        let highest = self.highest_zone(gfp);
+        let this_node = gfp.contains(GfpFlags::THISNODE);
         let migrate_type = gfp.migrate_type();
         let reserves = Reserves::of(gfp);
         let frames = self.frames;
         // Linux's ALLOC_HIGHATOMIC.
         let atomic = level == Level::Min && matches!(reserves, Reserves::Atomic | Reserves::All);
-        for zone in self.zonelist(highest) {
+        for zone in self.nodes.zonelist(node, highest, this_node) {
             let mut state = zone.lock();
-            let reserve = zone.lowmem_reserve[highest.index()];
+            let reserve = zone.reserve_against(highest);
             let free = state.areas.usable(atomic);
             if !watermark::allows(&state.marks, level, reserves, reserve, free, order) {
                 continue;
@@ -124,10 +132,13 @@ impl PageAllocator<'_> {
             page.set_refcount(1);
             page.set_state_order(PageState::Allocated, order);
             if atomic && order != Order::ZERO && reserves == Reserves::Atomic {
-                highatomic::reserve(&mut state.areas, frames, zone.managed, pfn, order);
+                highatomic::reserve(&mut state.areas, frames, zone.managed(), pfn, order);
             }
             drop(state);
             self.count_taken(zone, order);
+            if self.nodes.are_several() {
+                self.count_numa(node, zone, u64::from(order.pages()));
+            }
             return Some(pfn);
         }
         None
@@ -141,8 +152,10 @@ impl PageAllocator<'_> {
     }
 
     /// Gives one reserved pageblock up, for the mobility that `gfp` asks for. False if there is none.
-    fn unreserve_highatomic(&self, gfp: GfpFlags) -> bool {
-        self.zonelist(gfp.highest_zone()).any(|zone| {
+    fn unreserve_highatomic(&self, gfp: GfpFlags, node: &'m Node) -> bool {
+        let this_node = gfp.contains(GfpFlags::THISNODE);
+        let mut zones = self.nodes.zonelist(node, self.highest_zone(gfp), this_node);
+        zones.any(|zone| {
             let mut state = zone.lock();
             highatomic::unreserve(&mut state.areas, self.frames, gfp.migrate_type())
         })

@@ -1,15 +1,18 @@
 //! The lists against the memmap.
 
 use crate::allocator::PageAllocator;
-use crate::frames::{Frames, Kind, PAGEBLOCK_ORDER};
+use crate::frames::{Frames, Kind};
 use crate::free_area::FreeAreas;
-use crate::pcp::{self, PageList};
-use crate::zone::{self, Zone};
+use crate::page_list::PageList;
+use crate::pcp;
+use crate::zone::Zone;
 use vellum_machine::VmItem;
-use vellum_page::{Page, PageState};
-use vellum_types::{MigrateType, Order, Pfn, PfnRange, ZoneType};
+use vellum_page::{PAGEBLOCK_ORDER, Page, PageState};
+use vellum_types::{MigrateType, Order, Pfn, PfnRange};
 
 type Check<T = ()> = Result<T, &'static str>;
+
+const PAGEBLOCK: u32 = PAGEBLOCK_ORDER.pages();
 
 impl PageAllocator<'_> {
     /// Checks every list and every descriptor. Slow: it looks at each frame of the machine.
@@ -21,14 +24,14 @@ impl PageAllocator<'_> {
     /// What is wrong.
     pub fn validate(&self) -> Check {
         let mut free = 0;
-        for zone in self.present_zones() {
+        // Absent ones too: they must be empty.
+        for zone in self.nodes.zones() {
             let lists = self
-                .cpu_sets
-                .iter()
+                .sets_near(zone)
                 .flat_map(|set| set.lists().iter().enumerate());
             let mut kept = 0;
             for (at, list) in lists {
-                if pcp::zone_of(at) == self.zone_index(zone) {
+                if pcp::zone_of(at) == zone.zone_type.index() {
                     kept += per_cpu(list, pcp::order_of(at), zone, self.frames)?;
                 }
             }
@@ -49,7 +52,7 @@ fn per_cpu(list: &PageList, order: Order, zone: &Zone, frames: Frames<'_>) -> Ch
             .memmap
             .try_page(at)
             .ok_or("a per-CPU list ends early or leaves memory")?;
-        if page.state() != PageState::PerCpu || zone::zone_type_of(at) != zone.zone_type {
+        if page.state() != PageState::PerCpu || frames.zone_id(at) != Some(zone.id()) {
             return Err("a page on a per-CPU list is in use or of another zone");
         }
         if page.order() != order {
@@ -81,7 +84,7 @@ fn validate_zone(zone: &Zone, frames: Frames<'_>, kept: u64) -> Check<u64> {
     let mut pages = 0;
     for order in Order::all() {
         for kind in Kind::all() {
-            let count = list(&state.areas, frames, zone.zone_type, order, kind)?;
+            let count = list(&state.areas, frames, zone, order, kind)?;
             blocks += count;
             pages += count * u64::from(order.pages());
         }
@@ -92,21 +95,30 @@ fn validate_zone(zone: &Zone, frames: Frames<'_>, kept: u64) -> Check<u64> {
     if pages != state.areas.pages() {
         return Err("the free pages of a zone are not the sum of its lists");
     }
-    let Some(span) = zone.span else {
+    let Some(span) = zone.span() else {
         return if pages == 0 {
             Ok(0)
         } else {
             Err("an absent zone has free pages")
         };
     };
-    let found = census(frames, span)?;
+    let mut found = Census {
+        free_blocks: 0,
+        per_cpu: 0,
+        frames: 0,
+    };
+    for run in frames.memmap.runs() {
+        if let Some(here) = run.intersect(&span) {
+            census(frames, here, zone, &mut found)?;
+        }
+    }
     if found.free_blocks != blocks {
         return Err("a free block is on no list");
     }
     if found.per_cpu != kept {
         return Err("a per-CPU page is on no list");
     }
-    if found.frames != zone.managed {
+    if found.frames != zone.managed() {
         return Err("a managed frame was lost");
     }
     Ok(pages)
@@ -130,7 +142,7 @@ fn sums_agree(areas: &FreeAreas) -> bool {
 fn list(
     areas: &FreeAreas,
     frames: Frames<'_>,
-    zone_type: ZoneType,
+    zone: &Zone,
     order: Order,
     kind: Kind,
 ) -> Check<u64> {
@@ -151,7 +163,7 @@ fn list(
             return Err("a block is on the list of another mobility");
         }
         free_block(frames, at, order, kind)?;
-        if zone::zone_type_of(at) != zone_type {
+        if frames.zone_id(at) != Some(zone.id()) {
             return Err("a block is in the wrong zone");
         }
         (prev, at) = (at, page.next());
@@ -203,15 +215,14 @@ struct Census {
     frames: u64,
 }
 
-/// Walks the descriptors of `span` block by block.
-fn census(frames: Frames<'_>, span: PfnRange) -> Check<Census> {
-    let mut census = Census {
-        free_blocks: 0,
-        per_cpu: 0,
-        frames: 0,
-    };
+/// Walks the descriptors of `span` block by block, those of other zones left out.
+fn census(frames: Frames<'_>, span: PfnRange, zone: &Zone, census: &mut Census) -> Check {
     let mut at = span.start();
     while at < span.end() {
+        if frames.zone_id(at) != Some(zone.id()) {
+            at = Pfn::new(at.as_u32() / PAGEBLOCK * PAGEBLOCK + PAGEBLOCK);
+            continue;
+        }
         let page = frames.page(at);
         let pages = match page.state() {
             PageState::Reserved => {
@@ -237,5 +248,5 @@ fn census(frames: Frames<'_>, span: PfnRange) -> Check<Census> {
         census.frames += u64::from(pages);
         at = at + pages;
     }
-    Ok(census)
+    Ok(())
 }

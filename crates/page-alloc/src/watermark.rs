@@ -15,13 +15,27 @@ pub struct Watermarks {
 
 impl Watermarks {
     /// The share of `min_free_pages` that falls to a zone of `managed` pages of a machine with
-    /// `lowmem` pages. `watermark_scale_factor` is Linux's default of 10 in 10 000.
+    /// `lowmem` pages.
     pub(crate) fn new(min_free_pages: u64, managed: u64, lowmem: u64) -> Self {
-        const SCALE_FACTOR: u64 = 10;
         let min = min_free_pages
             .saturating_mul(managed)
             .checked_div(lowmem)
             .unwrap_or(0);
+        Self::above(min, managed)
+    }
+
+    /// Of a zone that only programs use, so that the kernel's reserve must not lie in it.
+    pub(crate) fn of_highmem(managed: u64) -> Self {
+        const SWAP_CLUSTER_MAX: u64 = 32;
+        let min = (managed / 1024)
+            .clamp(SWAP_CLUSTER_MAX, 128)
+            .min(managed / 2);
+        Self::above(min, managed)
+    }
+
+    /// The marks over `min`. `watermark_scale_factor` is Linux's default of 10 in 10 000.
+    fn above(min: u64, managed: u64) -> Self {
+        const SCALE_FACTOR: u64 = 10;
         let distance = (min / 4).max(managed * SCALE_FACTOR / 10_000);
         Self {
             min,

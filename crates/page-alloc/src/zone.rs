@@ -3,38 +3,10 @@
 use crate::frames::Kind;
 use crate::free_area::FreeAreas;
 use crate::watermark::{self, Watermarks};
+use crate::zonelist::ZoneId;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vellum_machine::{LockRank, SpinGuard, SpinLock};
-use vellum_types::{MigrateType, Order, Pfn, PfnRange, ZoneType};
-
-/// Frames below this are ZONE_DMA: 16 MiB, what an ISA device reaches.
-const DMA_END: Pfn = Pfn::new(16 << 8);
-/// Frames below this are ZONE_DMA32: 4 GiB, what a 32-bit device reaches.
-const DMA32_END: Pfn = Pfn::new(4 << 18);
-
-// A block never crosses a zone boundary, so that one lock is enough to merge.
-const _: () = assert!(Order::MAX.is_aligned(DMA_END) && Order::MAX.is_aligned(DMA32_END));
-
-/// The zone of a frame. HighMem and Movable are absent: all RAM is in the direct map.
-#[inline]
-pub(crate) fn zone_type_of(pfn: Pfn) -> ZoneType {
-    if pfn >= DMA32_END {
-        ZoneType::Normal
-    } else if pfn >= DMA_END {
-        ZoneType::Dma32
-    } else {
-        ZoneType::Dma
-    }
-}
-
-/// The frames that a zone may hold.
-fn reach(zone_type: ZoneType) -> Option<PfnRange> {
-    match zone_type {
-        ZoneType::Dma => PfnRange::new(Pfn::ZERO, DMA_END),
-        ZoneType::Dma32 => PfnRange::new(DMA_END, DMA32_END),
-        ZoneType::Normal => PfnRange::new(DMA32_END, Pfn::NONE),
-        ZoneType::HighMem | ZoneType::Movable => None,
-    }
-}
+use vellum_types::{MigrateType, NodeId, Order, Pfn, PfnRange, ZoneType};
 
 /// What a zone's lock protects.
 pub(crate) struct ZoneState {
@@ -42,22 +14,25 @@ pub(crate) struct ZoneState {
     pub(crate) marks: Watermarks,
 }
 
-/// `struct zone`. All but `state` is constant after boot.
+/// `struct zone`. The numbers change at boot and when memory is added or removed; they are Relaxed,
+/// since each stands for itself.
 pub(crate) struct Zone {
+    pub(crate) node: NodeId,
     pub(crate) zone_type: ZoneType,
-    /// From the first frame of memory to the last, holes included; `None` if the zone is absent.
-    pub(crate) span: Option<PfnRange>,
+    /// From the first frame of memory to the last, holes included; both zero if there never was any.
+    start: AtomicU32,
+    end: AtomicU32,
     /// Frames that are memory.
-    pub(crate) present: u64,
+    present: AtomicU64,
     /// Frames that were given to the buddy system.
-    pub(crate) managed: u64,
+    managed: AtomicU64,
     /// Pages that an allocation leaves here, by the highest zone that it could use.
-    pub(crate) lowmem_reserve: [u64; ZoneType::COUNT],
+    lowmem_reserve: [AtomicU64; ZoneType::COUNT],
     state: SpinLock<ZoneState>,
 }
 
 impl Zone {
-    pub(crate) const fn new(zone_type: ZoneType) -> Self {
+    pub(crate) const fn new(node: NodeId, zone_type: ZoneType) -> Self {
         let marks = Watermarks {
             min: 0,
             low: 0,
@@ -68,28 +43,71 @@ impl Zone {
             marks,
         };
         Self {
+            node,
             zone_type,
-            span: None,
-            present: 0,
-            managed: 0,
-            lowmem_reserve: [0; ZoneType::COUNT],
+            start: AtomicU32::new(0),
+            end: AtomicU32::new(0),
+            present: AtomicU64::new(0),
+            managed: AtomicU64::new(0),
+            lowmem_reserve: [const { AtomicU64::new(0) }; ZoneType::COUNT],
             state: SpinLock::new(LockRank::Zone, state),
         }
     }
 
-    /// Counts the frames of `memory` that belong to this zone, before anything is freed into it.
-    pub(crate) fn add_present(&mut self, memory: PfnRange) {
-        let Some(here) = reach(self.zone_type).and_then(|reach| reach.intersect(&memory)) else {
-            return;
-        };
-        self.present += u64::from(here.len());
-        let start = self
-            .span
-            .map_or(here.start(), |span| span.start().min(here.start()));
-        let end = self
-            .span
-            .map_or(here.end(), |span| span.end().max(here.end()));
-        self.span = PfnRange::new(start, end);
+    pub(crate) const fn id(&self) -> ZoneId {
+        ZoneId::new(self.node, self.zone_type)
+    }
+
+    pub(crate) fn span(&self) -> Option<PfnRange> {
+        let start = Pfn::new(self.start.load(Ordering::Relaxed));
+        PfnRange::new(start, Pfn::new(self.end.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn present(&self) -> u64 {
+        self.present.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn managed(&self) -> u64 {
+        self.managed.load(Ordering::Relaxed)
+    }
+
+    /// The pages that an allocation which could have used zone `highest` must leave.
+    #[inline]
+    pub(crate) fn reserve_against(&self, highest: ZoneType) -> u64 {
+        self.lowmem_reserve[highest.index()].load(Ordering::Relaxed)
+    }
+
+    /// Counts frames of this zone that are memory.
+    pub(crate) fn add_present(&self, memory: PfnRange) {
+        let old = self.span().unwrap_or(memory);
+        let (start, end) = (old.start().min(memory.start()), old.end().max(memory.end()));
+        self.start.store(start.as_u32(), Ordering::Relaxed);
+        self.end.store(end.as_u32(), Ordering::Relaxed);
+        self.present
+            .fetch_add(u64::from(memory.len()), Ordering::Relaxed);
+    }
+
+    /// Counts out frames that are memory no more. The span shrinks if they are at an end of it.
+    pub(crate) fn remove_present(&self, memory: PfnRange) {
+        self.present
+            .fetch_sub(u64::from(memory.len()), Ordering::Relaxed);
+        let Some(span) = self.span() else { return };
+        if memory.end() == span.end() {
+            let end = memory.start().max(span.start());
+            self.end.store(end.as_u32(), Ordering::Relaxed);
+        } else if memory.start() == span.start() {
+            self.start.store(memory.end().as_u32(), Ordering::Relaxed);
+        }
+    }
+
+    /// So many pages were given to the buddy system.
+    pub(crate) fn add_managed(&self, pages: u64) {
+        self.managed.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// So many pages were taken from the buddy system for good.
+    pub(crate) fn remove_managed(&self, pages: u64) {
+        self.managed.fetch_sub(pages, Ordering::Relaxed);
     }
 
     #[inline]
@@ -97,17 +115,19 @@ impl Zone {
         self.state.lock()
     }
 
-    /// As `lock`, for a zone that nobody else can reach yet.
-    pub(crate) fn state_mut(&mut self) -> &mut ZoneState {
-        self.state.get_mut()
-    }
-
     pub(crate) fn set_watermarks(&self, min_free_pages: u64, lowmem_pages: u64) {
-        self.lock().marks = Watermarks::new(min_free_pages, self.managed, lowmem_pages);
+        let managed = self.managed();
+        self.lock().marks = match self.zone_type {
+            ZoneType::HighMem | ZoneType::Movable => Watermarks::of_highmem(managed),
+            _ => Watermarks::new(min_free_pages, managed, lowmem_pages),
+        };
     }
 
-    pub(crate) fn set_lowmem_reserve(&mut self, managed: &[u64; ZoneType::COUNT]) {
-        self.lowmem_reserve = watermark::lowmem_reserves(self.zone_type, managed);
+    pub(crate) fn set_lowmem_reserve(&self, managed: &[u64; ZoneType::COUNT]) {
+        let reserves = watermark::lowmem_reserves(self.zone_type, managed);
+        for (slot, reserve) in self.lowmem_reserve.iter().zip(reserves) {
+            slot.store(reserve, Ordering::Relaxed);
+        }
     }
 
     /// A snapshot.
@@ -122,18 +142,20 @@ impl Zone {
                 free_area[order.index()] += blocks;
             }
         }
+        let span = self.span();
         ZoneInfo {
+            node: self.node,
             zone_type: self.zone_type,
             name: self.zone_type.name(),
-            start: self.span.map_or(Pfn::ZERO, |span| span.start()),
-            spanned: self.span.map_or(0, |span| u64::from(span.len())),
-            present: self.present,
-            managed: self.managed,
+            start: span.map_or(Pfn::ZERO, |span| span.start()),
+            spanned: span.map_or(0, |span| u64::from(span.len())),
+            present: self.present(),
+            managed: self.managed(),
             free: state.areas.pages(),
             min: state.marks.min,
             low: state.marks.low,
             high: state.marks.high,
-            lowmem_reserve: self.lowmem_reserve,
+            lowmem_reserve: ZoneType::ALL.map(|highest| self.reserve_against(highest)),
             free_area,
             free_by_type,
         }
@@ -144,6 +166,8 @@ impl Zone {
 /// stated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ZoneInfo {
+    /// Of which node.
+    pub node: NodeId,
     /// Which zone.
     pub zone_type: ZoneType,
     /// Linux's name of it.

@@ -5,7 +5,7 @@ mod common;
 use common::{MIB, Machine, alloc, free_kib};
 use vellum_page::PageSource;
 use vellum_page_alloc::{PAGE_POISON, PageAllocator};
-use vellum_types::{GfpFlags, MigrateType, Order, OutOfMemory, Pfn};
+use vellum_types::{GfpFlags, MigrateType, NodeId, Order, OutOfMemory, Pfn, ZoneType};
 
 const USER: GfpFlags = GfpFlags::HIGHUSER_MOVABLE;
 
@@ -22,26 +22,91 @@ fn kswapd_is_wanted_below_the_low_mark() {
     let machine = Machine::new(16 * MIB, 80 * MIB);
     let allocator = machine.boot();
     alloc(allocator, 5, USER).unwrap();
-    assert_eq!(allocator.kswapd_wanted(), None);
+    assert_eq!(allocator.kswapd_wanted(NodeId(0)), None);
     // Who does not ask for it does not wake it.
     let silent = flood(allocator, USER.difference(GfpFlags::KSWAPD_RECLAIM));
-    assert_eq!(allocator.kswapd_wanted(), None);
+    assert_eq!(allocator.kswapd_wanted(NodeId(0)), None);
     assert_eq!(alloc(allocator, 0, USER), Err(OutOfMemory));
-    assert_eq!(allocator.kswapd_wanted(), Some(Order::ZERO));
+    assert_eq!(allocator.kswapd_wanted(NodeId(0)), Some(Order::ZERO));
     assert_eq!(alloc(allocator, 3, GfpFlags::NOWAIT), Err(OutOfMemory));
     assert_eq!(alloc(allocator, 1, GfpFlags::NOWAIT), Err(OutOfMemory));
-    assert_eq!(allocator.kswapd_wanted(), Order::new(3));
-    allocator.kswapd_served();
-    assert_eq!(allocator.kswapd_wanted(), None);
+    assert_eq!(allocator.kswapd_wanted(NodeId(0)), Order::new(3));
+    allocator.kswapd_served(NodeId(0));
+    assert_eq!(allocator.kswapd_wanted(NodeId(0)), None);
     free(allocator, &silent);
     alloc(allocator, 0, USER).unwrap();
-    assert_eq!(allocator.kswapd_wanted(), None);
+    assert_eq!(allocator.kswapd_wanted(NodeId(0)), None);
+}
+
+/// Which zones and which part of the reserve each group of modifiers reaches.
+#[test]
+fn each_group_reaches_what_it_is_for() {
+    let highest = |gfp: GfpFlags| gfp.highest_zone();
+    assert_eq!(highest(GfpFlags::HIGHUSER_MOVABLE), ZoneType::Movable);
+    assert_eq!(highest(GfpFlags::HIGHUSER), ZoneType::HighMem);
+    assert_eq!(highest(GfpFlags::USER), ZoneType::Normal);
+    assert_eq!(highest(GfpFlags::KERNEL | GfpFlags::DMA32), ZoneType::Dma32);
+    assert_eq!(highest(GfpFlags::KERNEL | GfpFlags::DMA), ZoneType::Dma);
+    // Movable alone does not mean that no address is needed.
+    assert_eq!(
+        highest(GfpFlags::USER | GfpFlags::MOVABLE),
+        ZoneType::Normal
+    );
+
+    let left = |gfp: GfpFlags| {
+        let machine = Machine::new(16 * MIB, 80 * MIB);
+        let allocator = machine.boot();
+        let min = allocator.zones().map(|zone| zone.min).sum::<u64>();
+        flood(allocator, gfp);
+        let wanted = allocator.kswapd_wanted(NodeId(0)).is_some();
+        (min, allocator.nr_free_pages(), wanted)
+    };
+    for gfp in [
+        GfpFlags::KERNEL,
+        GfpFlags::USER,
+        GfpFlags::HIGHUSER,
+        GfpFlags::HIGHUSER_MOVABLE,
+        GfpFlags::NOIO,
+        GfpFlags::NOFS,
+        GfpFlags::NOWAIT,
+        GfpFlags::KERNEL | GfpFlags::ACCOUNT,
+        GfpFlags::KERNEL | GfpFlags::RECLAIMABLE,
+        GfpFlags::KERNEL | GfpFlags::RETRY_MAYFAIL,
+        GfpFlags::KERNEL | GfpFlags::NORETRY | GfpFlags::NOWARN,
+    ] {
+        let (min, free, wanted) = left(gfp);
+        assert_eq!((free, wanted), (min, true), "{gfp:?}");
+    }
+    let (min, free, wanted) = left(GfpFlags::ATOMIC);
+    assert!(free < min / 2 && free > 0 && wanted);
+    let (_, free, _) = left(GfpFlags::KERNEL | GfpFlags::MEMALLOC);
+    assert_eq!(free, 0);
+}
+
+/// The allocator itself never waits: `__GFP_NOFAIL` is a promise of the wrapper that reclaims, which
+/// must hear of the failure to keep it.
+#[test]
+fn nofail_is_told_when_there_is_nothing() {
+    let machine = Machine::new(16 * MIB, 48 * MIB);
+    let allocator = machine.boot();
+    let gfp = GfpFlags::KERNEL | GfpFlags::NOFAIL;
+    let pages = flood(allocator, gfp);
+    assert_eq!(alloc(allocator, 0, gfp), Err(OutOfMemory));
+    allocator.free_pages(pages[0]);
+    assert!(alloc(allocator, 0, gfp).is_ok());
 }
 
 /// The first atomic block below the low mark reserves its pageblock for others of its like.
 #[test]
 fn atomic_blocks_have_a_reserve() {
-    let machine = Machine::new(16 * MIB, 272 * MIB);
+    // Whatever the metadata and the last pageblock look like.
+    for end in [256, 258, 270, 271, 272, 300] {
+        atomic_reserve(end * MIB);
+    }
+}
+
+fn atomic_reserve(end: u64) {
+    let machine = Machine::new(16 * MIB, end);
     let allocator = machine.boot();
     let at_boot = free_kib(allocator);
     let plain = GfpFlags::NOWAIT;
@@ -49,11 +114,13 @@ fn atomic_blocks_have_a_reserve() {
     // Some neighbours come free, so that there are blocks; still below the low mark.
     let mut sorted = pages.clone();
     sorted.sort();
+    let pageblock = |pfn: Pfn| pfn.as_u32() / 512;
     let start = sorted
-        .iter()
-        .position(|pfn| pfn.as_u32() % 512 == 0)
+        .windows(512)
+        .position(|run| run[0].as_u32() % 512 == 0 && run[511] == run[0] + 511)
         .unwrap();
-    free(allocator, &sorted[start..start + 64]);
+    let neighbours: Vec<_> = sorted.drain(start..start + 64).collect();
+    free(allocator, &neighbours);
     allocator.drain_local();
     let block = alloc(allocator, 2, GfpFlags::ATOMIC).unwrap();
     assert_eq!(
@@ -61,14 +128,15 @@ fn atomic_blocks_have_a_reserve() {
         MigrateType::HighAtomic
     );
     allocator.validate().unwrap();
-    // Nobody else gets what is free there, atomic blocks do.
+    // What comes free there is for others of its like.
+    let is_near = |pfn: &Pfn| pageblock(*pfn) == pageblock(block);
+    let more: Vec<_> = sorted.iter().copied().filter(is_near).take(64).collect();
+    sorted.retain(|pfn| !more.contains(pfn));
+    free(allocator, &more);
     let rest = flood(allocator, plain);
-    assert!(
-        rest.iter()
-            .all(|pfn| pfn.as_u32() / 512 != block.as_u32() / 512)
-    );
+    assert!(!rest.iter().any(is_near));
     let second = alloc(allocator, 2, GfpFlags::ATOMIC).unwrap();
-    assert_eq!(second.as_u32() / 512, block.as_u32() / 512);
+    assert!(is_near(&second));
     // Before one that may wait fails, the reserve is given up.
     let last = flood(allocator, GfpFlags::KERNEL);
     assert_ne!(
@@ -76,8 +144,7 @@ fn atomic_blocks_have_a_reserve() {
         MigrateType::HighAtomic
     );
     allocator.validate().unwrap();
-    free(allocator, &sorted[..start]);
-    free(allocator, &sorted[start + 64..]);
+    free(allocator, &sorted);
     free(allocator, &rest);
     free(allocator, &last);
     free(allocator, &[block, second]);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{GIB, MIB, Machine, alloc, bytes, zone_of};
+use common::{GIB, MIB, Machine, alloc, bytes, one_cpu, zone_of};
 use std::sync::Mutex;
 use vellum_machine::{Trace, TraceEvent, TraceSink, VmEvent, VmItem, VmStat};
 use vellum_memblock::MemBlock;
@@ -32,7 +32,7 @@ fn zones_count_what_they_have() {
     memblock.add(bytes(0x1000, 0x9_fc00), NodeId(0)).unwrap();
     memblock.add(bytes(MIB, 64 * MIB), NodeId(0)).unwrap();
     memblock.reserve(bytes(2 * MIB, 3 * MIB)).unwrap();
-    let need = PageAllocator::boot_bytes(memblock.span().unwrap(), 1) / PAGE_SIZE;
+    let need = PageAllocator::boot_bytes(machine.ram(), &memblock, one_cpu()) / PAGE_SIZE;
     let allocator = machine.boot_with(memblock, Trace::OFF);
     let names: Vec<_> = allocator.zones().map(|zone| zone.name).collect();
     assert_eq!(names, ["DMA", "DMA32"]);

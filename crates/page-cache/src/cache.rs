@@ -1,15 +1,13 @@
 //! `PageCache`: what all mappings share, and the table of them.
 
-use crate::{BackingStore, IoError, Mapping, MappingRef};
+use crate::dirty::DirtyState;
+use crate::{BackingStore, CacheSlot, IoError, Mapping, MappingRef, SwapSlots};
 use core::fmt;
-use vellum_collections::{RadixNode, RadixTree};
+use vellum_collections::{Mark, RadixNode, RadixTree};
 use vellum_machine::{DirectMap, LockRank, SpinLock, Trace, VmItem, VmStat};
 use vellum_object::{KArc, ObjectCache};
-use vellum_page::{AllocRequest, Memmap, Page, PageSource};
-use vellum_types::{FileId, Order, OutOfMemory, Pfn};
-
-/// Handles to a mapping in the table: by file, by owner word.
-const TABLE_HANDLES: u32 = 2;
+use vellum_page::{AllocRequest, Memmap, Page, PageFlags, PageSource};
+use vellum_types::{FileId, Order, OutOfMemory, Pfn, SwapEntry};
 
 /// The page cache of one system.
 pub struct PageCache<'m> {
@@ -18,7 +16,9 @@ pub struct PageCache<'m> {
     pub(crate) vmstat: &'m VmStat,
     pub(crate) trace: Trace<'m>,
     pub(crate) ram: DirectMap<'m>,
-    pub(crate) nodes: ObjectCache<'m, RadixNode<'m, Pfn>>,
+    pub(crate) nodes: ObjectCache<'m, RadixNode<'m, CacheSlot>>,
+    pub(crate) swap: Option<&'m dyn SwapSlots>,
+    pub(crate) dirty: DirtyState,
     memmap: Memmap<'m>,
     mappings: ObjectCache<'m, Mapping<'m>>,
     table_nodes: ObjectCache<'m, RadixNode<'m, MappingRef<'m>>>,
@@ -27,12 +27,24 @@ pub struct PageCache<'m> {
 
 /// All mappings.
 struct Table<'m> {
+    /// With the mark Dirty at least those that have dirty pages.
     by_file: RadixTree<'m, MappingRef<'m>>,
-    /// The same by owner word.
+    /// The same ones by the owner word of their pages.
     by_id: RadixTree<'m, MappingRef<'m>>,
     last_id: u32,
     /// The file at which the next [`PageCache::shrink`] begins.
     hand: u64,
+}
+
+/// Handles to a mapping that the table holds.
+const IN_TABLE: u32 = 2;
+
+impl<'m> Table<'m> {
+    fn remove(&mut self, file: FileId) -> Option<MappingRef<'m>> {
+        let mapping = self.by_file.remove(file.0)?;
+        self.by_id.remove(mapping.id().into());
+        Some(mapping)
+    }
 }
 
 impl<'m> PageCache<'m> {
@@ -45,7 +57,7 @@ impl<'m> PageCache<'m> {
         source: &'m dyn PageSource,
         vmstat: &'m VmStat,
         trace: Trace<'m>,
-        nodes: ObjectCache<'m, RadixNode<'m, Pfn>>,
+        nodes: ObjectCache<'m, RadixNode<'m, CacheSlot>>,
         mappings: ObjectCache<'m, Mapping<'m>>,
         table_nodes: ObjectCache<'m, RadixNode<'m, MappingRef<'m>>>,
     ) -> Self {
@@ -62,11 +74,20 @@ impl<'m> PageCache<'m> {
             trace,
             ram: source.ram(),
             nodes,
+            swap: None,
+            dirty: DirtyState::new(),
             memmap: source.memmap(),
             mappings,
             table_nodes,
             table: SpinLock::new(LockRank::Files, table),
         }
+    }
+
+    /// Tells it where the slots of shared memory are given back. Without, no page goes there.
+    #[must_use]
+    pub fn with_swap(self, swap: &'m dyn SwapSlots) -> Self {
+        let swap = Some(swap);
+        Self { swap, ..self }
     }
 
     /// The store behind it.
@@ -83,23 +104,22 @@ impl<'m> PageCache<'m> {
             return Ok(mapping);
         }
         let size = self.store.size(file);
+        let swap_backed = self.store.swap_backed(file);
         let mut table = self.table.lock();
         if let Some(mapping) = table.by_file.get(file.0) {
             return Ok(mapping.clone());
         }
         // Owner words are never used twice; a table that ran out of them is full.
         let id = table.last_id.checked_add(1).ok_or(OutOfMemory)?;
-        let mapping = self
-            .mappings
-            .shared(Mapping::new(id, file, size, self.memmap))?;
-        let handle = mapping.clone();
+        let mapping =
+            self.mappings
+                .shared(Mapping::new(id, file, size, swap_backed, self.memmap))?;
+        let nodes = self.table_nodes;
         table
             .by_file
-            .insert(file.0, handle, self.table_nodes)
+            .insert(file.0, mapping.clone(), nodes)
             .map_err(|(_, error)| error)?;
-        let handle = mapping.clone();
-        let known = table.by_id.insert(u64::from(id), handle, self.table_nodes);
-        if let Err((_, error)) = known {
+        if let Err((_, error)) = table.by_id.insert(id.into(), mapping.clone(), nodes) {
             table.by_file.remove(file.0);
             return Err(error);
         }
@@ -114,12 +134,12 @@ impl<'m> PageCache<'m> {
 
     /// The mapping whose pages carry `id` as owner.
     pub fn find_by_id(&self, id: u32) -> Option<MappingRef<'m>> {
-        self.table.lock().by_id.get(u64::from(id)).cloned()
+        self.table.lock().by_id.get(id.into()).cloned()
     }
 
     /// Handles to `mapping` beside those that the table holds; a snapshot.
     pub fn users(&self, mapping: &MappingRef<'m>) -> u32 {
-        KArc::strong_count(mapping) - TABLE_HANDLES
+        KArc::strong_count(mapping) - IN_TABLE
     }
 
     /// Asks the store to make what was written safe; after [`Mapping::writeback`].
@@ -154,12 +174,10 @@ impl<'m> PageCache<'m> {
             return true;
         };
         // Exact: new handles come from the table, whose lock we hold, or from other handles.
-        if KArc::strong_count(mapping) != TABLE_HANDLES {
+        if KArc::strong_count(mapping) != IN_TABLE {
             return false;
         }
-        let id = u64::from(mapping.id());
-        let mapping = table.by_file.remove(file.0);
-        let _other = table.by_id.remove(id);
+        let mapping = table.remove(file);
         drop(table);
         if let Some(mapping) = mapping {
             self.retire(&mapping);
@@ -171,20 +189,19 @@ impl<'m> PageCache<'m> {
     /// handle that somebody kept is to a mapping without pages, which is in no table.
     pub fn drop_all(&self) {
         while let Some(mapping) = self.next_mapping(0) {
-            let mut table = self.table.lock();
-            let _handles = (
-                table.by_file.remove(mapping.file().0),
-                table.by_id.remove(u64::from(mapping.id())),
-            );
-            drop(table);
+            self.table.lock().remove(mapping.file());
             self.retire(&mapping);
         }
     }
 
     /// Drops a reference got from a mapping's methods; frees the frame if it was the last.
     pub fn put_page(&self, pfn: Pfn) {
-        if self.page(pfn).put() {
-            self.source.free_pages(pfn);
+        let page = self.page(pfn);
+        match self.swap {
+            // Shared memory that came back lately; the swap cache may have the other reference.
+            Some(swap) if page.flags().contains(PageFlags::SWAPCACHE) => swap.put_page(pfn),
+            _ if page.put() => self.source.free_pages(pfn),
+            _ => {}
         }
     }
 
@@ -221,34 +238,86 @@ impl<'m> PageCache<'m> {
             let table = self.table.lock();
             table.by_file.validate()?;
             table.by_id.validate()?;
-            if table.by_file.len() != table.by_id.len() {
-                return Err("the two tables of mappings differ");
+            if table.by_id.len() != table.by_file.len() {
+                return Err("the tables of mappings differ");
             }
             for (file, mapping) in table.by_file.range(0..=u64::MAX) {
+                let named = table.by_id.get(mapping.id().into());
+                if !named.is_some_and(|same| KArc::ptr_eq(same, mapping)) {
+                    return Err("a mapping is not found by its number");
+                }
+                // Where it is dirty first and marked after, nobody else runs here.
+                if mapping.nr_dirty() > 0 && !table.by_file.is_marked(file, Mark::Dirty) {
+                    return Err("a dirty mapping would not be written");
+                }
                 if mapping.file().0 != file || mapping.id() == 0 || mapping.id() > table.last_id {
                     return Err("a mapping has a wrong name");
                 }
             }
         }
         let mut result = Ok(());
-        let mut pages = 0;
+        let (mut pages, mut shadow_nodes) = (0, 0);
         self.for_each_mapping(&mut |mapping| {
             pages += mapping.nr_pages();
+            shadow_nodes += mapping.lock().tree.shadow_nodes();
             result = result.and(mapping.validate());
         });
         result?;
         if pages != self.vmstat.item(VmItem::NrFilePages) {
             return Err("nr_file_pages is wrong");
         }
+        if shadow_nodes != self.vmstat.item(VmItem::WorkingsetNodes) {
+            return Err("workingset_nodes is wrong");
+        }
         Ok(())
-    }
-
-    pub(crate) fn swap_backed(&self, file: FileId) -> bool {
-        self.store.swap_backed(file)
     }
 
     pub(crate) fn page(&self, pfn: Pfn) -> &'m Page {
         self.memmap.page(pfn)
+    }
+
+    pub(crate) fn nr_frames(&self) -> u64 {
+        u64::from(self.memmap.span().len())
+    }
+
+    /// A page that was in swap was truncated.
+    pub(crate) fn free_swap_slot(&self, entry: SwapEntry) {
+        debug_assert!(
+            self.swap.is_some(),
+            "a page went to swap, and there is none"
+        );
+        if let Some(swap) = self.swap {
+            swap.free(entry);
+        }
+    }
+
+    /// The first dirty page of a mapping appeared; no lock is held but `mmap_lock`.
+    pub(crate) fn note_dirty(&self, mapping: &Mapping<'m>) {
+        self.stamp(mapping);
+        let mut table = self.table.lock();
+        table.by_file.set_mark(mapping.file().0, Mark::Dirty);
+    }
+
+    /// A mapping was found without dirty pages.
+    pub(crate) fn forget_dirty(&self, mapping: &Mapping<'m>) {
+        let file = mapping.file().0;
+        self.table.lock().by_file.clear_mark(file, Mark::Dirty);
+        // Of a page that became dirty meanwhile, the mark may have been cleared.
+        if mapping.nr_dirty() > 0 {
+            self.note_dirty(mapping);
+        }
+    }
+
+    /// Calls `each` for the mappings that may have dirty pages, under the lock of the table.
+    pub(crate) fn for_each_dirty(&self, each: &mut dyn FnMut(&MappingRef<'m>)) {
+        let table = self.table.lock();
+        let mut from = Some(0);
+        while let Some((file, mapping)) =
+            from.and_then(|f| table.by_file.next_marked(f, Mark::Dirty))
+        {
+            each(mapping);
+            from = file.checked_add(1);
+        }
     }
 
     /// Pages that one readahead may take: a quarter of what is free.

@@ -1,16 +1,19 @@
 //! From the store into the cache: a miss and its window.
 
-use crate::mapping::MAX_INDEX;
-use crate::readahead::{MAX_WINDOW, Miss, Window};
+use crate::mapping::{MAX_INDEX, Pages};
+use crate::readahead::{HISTORY, MAX_WINDOW, Miss, Window};
+use crate::slots::Held;
 use crate::{CacheError, IoError, Mapping, PageCache, Readahead};
 use vellum_machine::{TraceEvent, VmEvent, VmItem};
 use vellum_page::{AllocRequest, PageFlags, PageState};
-use vellum_types::{Order, PAGE_SIZE, Pfn};
+use vellum_types::{Order, OutOfMemory, PAGE_SIZE, Pfn, SwapEntry};
 
 /// What became of a run of frames.
 struct Inserted {
     /// The wanted page, with a reference taken, if the run covered it.
     target: Option<Pfn>,
+    /// The wanted page is in swap.
+    swapped: Option<SwapEntry>,
     /// All found their place, or were not needed; false if memory for the tree ran out.
     complete: bool,
 }
@@ -33,6 +36,32 @@ impl<'m> Mapping<'m> {
         self.read_page_of(cache, index, 1, hint)
     }
 
+    /// Reads the pages of `first..=last` that are not cached, and no others, as far as memory goes:
+    /// `MADV_WILLNEED`, `POSIX_FADV_WILLNEED`, readahead(2). Pages in swap stay there. Linux's
+    /// `force_page_cache_readahead`.
+    ///
+    /// # Errors
+    /// As [`Mapping::read_page`] but for a range that reaches past the end of the file.
+    pub fn will_need(
+        &self,
+        cache: &PageCache<'m>,
+        first: u64,
+        last: u64,
+    ) -> Result<(), CacheError> {
+        let mut from = first;
+        while let Some(hole) = self.next_hole(from, last.saturating_add(1).min(self.size_pages())) {
+            let want = hole.end - hole.start;
+            match self.read_page_of(cache, hole.start, want, Readahead::Random) {
+                Ok((pfn, _)) => cache.put_page(pfn),
+                Err(CacheError::BeyondEof) => return Ok(()),
+                Err(CacheError::Swapped(_)) => {}
+                Err(error) => return Err(error),
+            }
+            from = hole.start + 1;
+        }
+        Ok(())
+    }
+
     /// [`Mapping::read_page`] for a caller who wants `want` pages from `index`.
     pub(crate) fn read_page_of(
         &self,
@@ -47,19 +76,31 @@ impl<'m> Mapping<'m> {
         }
         let window = {
             let mut pages = self.lock();
-            if let Some(&pfn) = pages.tree.get(index) {
-                cache.page(pfn).get();
-                return Ok((pfn, false));
+            match pages.tree.held(index) {
+                Some(Held::Page(pfn)) => {
+                    cache.page(pfn).get();
+                    pages.readahead.hits(1);
+                    return Ok((pfn, false));
+                }
+                Some(Held::Swapped(entry)) => {
+                    drop(pages);
+                    return Ok((self.bring_in(cache, index, entry)?, false));
+                }
+                Some(Held::Shadow(_)) | None => {}
             }
             let limit = cache.readahead_limit();
-            let follows_cached = index > 0 && pages.tree.get(index - 1).is_some();
+            let history = if hint == Readahead::Random || pages.readahead.continues(index) {
+                0
+            } else {
+                pages.tree.history(index, HISTORY)
+            };
             let miss = Miss {
                 index,
                 want,
                 file_pages,
                 limit,
                 hint,
-                follows_cached,
+                history,
             };
             pages.readahead.window(&miss)
         };
@@ -113,6 +154,7 @@ impl<'m> Mapping<'m> {
         let inserted = self.insert(cache, index, &[frame], index, Self::size_pages);
         match inserted.target {
             Some(pfn) => Ok((pfn, true)),
+            None if let Some(entry) = inserted.swapped => Err(CacheError::Swapped(entry)),
             // Truncated meanwhile.
             None if inserted.complete => Err(CacheError::BeyondEof),
             None => Err(CacheError::OutOfMemory),
@@ -140,6 +182,9 @@ impl<'m> Mapping<'m> {
         if let Some(pfn) = self.find_get(index) {
             return Ok(pfn);
         }
+        if let Some(entry) = self.swap_entry(index) {
+            return self.bring_in(cache, index, entry);
+        }
         if !whole_page {
             match self.read_single_if_inside(cache, index) {
                 Err(CacheError::BeyondEof) => {}
@@ -150,9 +195,11 @@ impl<'m> Mapping<'m> {
             .source
             .alloc_pages(AllocRequest::user_movable(Order::ZERO))?;
         cache.ram.fill_pages(frame, 1, 0);
-        self.insert(cache, index, &[frame], index, |_| u64::MAX)
-            .target
-            .ok_or(CacheError::OutOfMemory)
+        let inserted = self.insert(cache, index, &[frame], index, |_| u64::MAX);
+        let missing = inserted
+            .swapped
+            .map_or(CacheError::OutOfMemory, CacheError::Swapped);
+        inserted.target.ok_or(missing)
     }
 
     fn read_single_if_inside(&self, cache: &PageCache<'m>, index: u64) -> Result<Pfn, CacheError> {
@@ -195,6 +242,7 @@ impl<'m> Mapping<'m> {
     ) -> Inserted {
         let mut result = Inserted {
             target: None,
+            swapped: None,
             complete: true,
         };
         let mut pages = self.lock();
@@ -205,31 +253,26 @@ impl<'m> Mapping<'m> {
                 cache.free_frames(&frames[done..]);
                 break;
             }
-            let winner = match pages.tree.get(index) {
-                Some(&other) => {
+            let winner = match pages.tree.held(index) {
+                Some(Held::Page(other)) => {
                     cache.free_frames(&[pfn]);
                     other
                 }
-                None => {
-                    let page = cache.page(pfn);
-                    page.set_owner(self.id());
-                    page.set_index(index);
-                    page.set_state(PageState::File);
-                    page.set_flags(PageFlags::UPTODATE);
-                    if pages.tree.insert(index, pfn, cache.nodes).is_err() {
+                // It was there meanwhile, and went to swap.
+                Some(Held::Swapped(entry)) => {
+                    cache.free_frames(&[pfn]);
+                    if index == wanted {
+                        result.swapped = Some(entry);
+                    }
+                    continue;
+                }
+                Some(Held::Shadow(_)) | None => {
+                    cache.page(pfn).set_state(PageState::File);
+                    if self.adopt(cache, &mut pages, index, pfn).is_err() {
                         cache.free_frames(&frames[done..]);
                         result.complete = false;
                         break;
                     }
-                    cache.vmstat.add(VmItem::NrFilePages, 1);
-                    if cache.swap_backed(self.file()) {
-                        page.set_flags(PageFlags::SWAPBACKED);
-                    }
-                    cache.source.lru_add(pfn);
-                    let file = self.file();
-                    cache
-                        .trace
-                        .emit(TraceEvent::MmFilemapAddToPageCache { file, index, pfn });
                     pfn
                 }
             };
@@ -241,17 +284,47 @@ impl<'m> Mapping<'m> {
         result
     }
 
+    /// Makes a frame page `index`, where there is none: a frame of state File whose bytes are right and
+    /// that nobody else changes. The caller's reference becomes the cache's.
+    pub(crate) fn adopt(
+        &self,
+        cache: &PageCache<'m>,
+        pages: &mut Pages<'m>,
+        index: u64,
+        pfn: Pfn,
+    ) -> Result<(), OutOfMemory> {
+        let page = cache.page(pfn);
+        page.set_owner(self.id());
+        page.set_index(index);
+        page.set_flags(self.class() | PageFlags::UPTODATE);
+        let shadow = pages.tree.insert_page(cache, index, pfn)?;
+        cache.vmstat.add(VmItem::NrFilePages, 1);
+        if self.swap_backed() {
+            cache.vmstat.add(VmItem::NrShmem, 1);
+        }
+        if let Some(shadow) = shadow {
+            cache.source.lru_refault(pfn, shadow);
+        }
+        cache.source.lru_add(pfn);
+        let file = self.file();
+        cache
+            .trace
+            .emit(TraceEvent::MmFilemapAddToPageCache { file, index, pfn });
+        Ok(())
+    }
+
+    /// The flag that tells reclaim where its pages go.
+    fn class(&self) -> PageFlags {
+        if self.swap_backed() {
+            PageFlags::SWAPBACKED
+        } else {
+            PageFlags::empty()
+        }
+    }
+
     /// The first run of missing pages in `from..end`.
     fn next_hole(&self, from: u64, end: u64) -> Option<Window> {
-        let pages = self.lock();
-        let start = pages.tree.next_gap(from);
-        if start >= end {
-            return None;
-        }
-        let end = pages
-            .tree
-            .next(start)
-            .map_or(end, |(present, _)| present.min(end));
+        let (start, end) = self.lock().tree.next_hole(from, end)?;
         Some(Window { start, end })
     }
 }

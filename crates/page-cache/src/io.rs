@@ -1,8 +1,7 @@
 //! Bytes in and out of cached pages.
 
 use crate::{CacheError, Mapping, PageCache, Readahead};
-use vellum_collections::Mark;
-use vellum_machine::VmItem;
+use vellum_machine::{VmEvent, VmItem};
 use vellum_page::PageFlags;
 use vellum_types::{PAGE_SIZE, Pfn, PhysAddr};
 
@@ -123,14 +122,20 @@ impl<'m> Mapping<'m> {
     /// `filemap_dirty_folio`.
     pub fn mark_dirty(&self, cache: &PageCache<'m>, index: u64) -> bool {
         let mut pages = self.lock();
-        let Some(&pfn) = pages.tree.get(index) else {
+        let Some(pfn) = pages.tree.page(index) else {
             return false;
         };
         let page = cache.page(pfn);
-        if !page.set_flags(PageFlags::DIRTY).contains(PageFlags::DIRTY) {
-            pages.tree.set_mark(index, Mark::Dirty);
+        if !page.set_flags(PageFlags::DIRTY).contains(PageFlags::DIRTY) && !self.swap_backed() {
+            pages.tree.set_dirty(index);
+            cache.vmstat.count(VmEvent::NrDirtied);
             pages.nr_dirty += 1;
             cache.vmstat.add(VmItem::NrDirty, 1);
+            if pages.nr_dirty == 1 {
+                // The table's lock comes before this one.
+                drop(pages);
+                cache.note_dirty(self);
+            }
         }
         true
     }
@@ -138,7 +143,7 @@ impl<'m> Mapping<'m> {
     /// The first cached page of `first..=last`, with a reference taken.
     fn next_get(&self, cache: &PageCache<'m>, first: u64, last: u64) -> Option<(u64, Pfn)> {
         let pages = self.lock();
-        let (index, &pfn) = pages.tree.next(first).filter(|(index, _)| *index <= last)?;
+        let (index, pfn) = pages.tree.pages(first, last).next()?;
         cache.page(pfn).get();
         Some((index, pfn))
     }

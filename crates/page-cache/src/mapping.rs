@@ -1,10 +1,12 @@
 //! `Mapping`: the cached pages of one file.
 
+use crate::dirty::Dirtied;
+use crate::errseq::ErrorSequence;
 use crate::readahead::ReadaheadState;
-use crate::{IoError, PageCache};
+use crate::slots::{FileTree, Held};
+use crate::{ErrSeq, IoError, PageCache};
 use core::fmt;
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use vellum_collections::{Mark, RadixTree};
 use vellum_machine::{LockRank, SpinGuard, SpinLock, TraceEvent, VmItem};
 use vellum_object::KArc;
 use vellum_page::{Memmap, PageFlags, PageState};
@@ -24,11 +26,17 @@ pub(crate) const MAX_INDEX: u64 = i64::MAX as u64 / PAGE_SIZE - 1;
 pub struct Mapping<'m> {
     id: u32,
     file: FileId,
+    /// Its pages go to swap, not to the store.
+    swap_backed: bool,
     memmap: Memmap<'m>,
     /// Bytes. Written under `pages`, so that an insertion sees the latest end of file.
     size: AtomicU64,
     /// The errno of the latest failed write-back that nobody was told about; 0 if there is none.
     wb_err: AtomicI32,
+    /// What each opener is told.
+    errors: ErrorSequence,
+    /// When it became dirty, if it is.
+    pub(crate) dirtied: Dirtied,
     pages: SpinLock<Pages<'m>>,
     mappers: MapTree<'m>,
 }
@@ -41,24 +49,39 @@ impl<'m> Mapped<'m> for Mapping<'m> {
 
 /// `i_pages` and what else its lock protects.
 pub(crate) struct Pages<'m> {
-    pub(crate) tree: RadixTree<'m, Pfn>,
+    pub(crate) tree: FileTree<'m>,
     pub(crate) readahead: ReadaheadState,
     pub(crate) nr_dirty: u64,
+    /// Pages that are being written.
+    pub(crate) nr_writeback: u64,
+    /// Where the next turn of background write-back begins: `writeback_index`.
+    pub(crate) writeback_hand: u64,
 }
 
 impl<'m> Mapping<'m> {
-    pub(crate) fn new(id: u32, file: FileId, size: u64, memmap: Memmap<'m>) -> Self {
+    pub(crate) fn new(
+        id: u32,
+        file: FileId,
+        size: u64,
+        swap_backed: bool,
+        memmap: Memmap<'m>,
+    ) -> Self {
         let pages = Pages {
-            tree: RadixTree::new(),
+            tree: FileTree::new(),
             readahead: ReadaheadState::new(),
             nr_dirty: 0,
+            nr_writeback: 0,
+            writeback_hand: 0,
         };
         Self {
             id,
             file,
+            swap_backed,
             memmap,
             size: AtomicU64::new(size),
             wb_err: AtomicI32::new(0),
+            errors: ErrorSequence::new(),
+            dirtied: Dirtied::new(),
             pages: SpinLock::new(LockRank::Mapping, pages),
             mappers: MapTree::new(),
         }
@@ -72,6 +95,11 @@ impl<'m> Mapping<'m> {
     /// The file, as the backing store knows it.
     pub fn file(&self) -> FileId {
         self.file
+    }
+
+    /// True for shared memory: its pages are backed by swap.
+    pub fn swap_backed(&self) -> bool {
+        self.swap_backed
     }
 
     /// Bytes in the file, as programs see it: `i_size`.
@@ -105,10 +133,20 @@ impl<'m> Mapping<'m> {
 
     /// Cached pages.
     pub fn nr_pages(&self) -> u64 {
-        self.lock().tree.len()
+        self.lock().tree.nr_pages()
     }
 
-    /// Cached pages that are newer than the store.
+    /// Shadows: places that remember a page which was reclaimed.
+    pub fn nr_shadows(&self) -> u64 {
+        self.lock().tree.nr_shadows()
+    }
+
+    /// Pages of shared memory that are in swap.
+    pub fn nr_swapped(&self) -> u64 {
+        self.lock().tree.nr_swapped()
+    }
+
+    /// Cached pages that are newer than the store. None of shared memory, which has no store.
     pub fn nr_dirty(&self) -> u64 {
         self.lock().nr_dirty
     }
@@ -117,7 +155,7 @@ impl<'m> Mapping<'m> {
     /// [`PageCache::put_page`].
     pub fn find_get(&self, index: u64) -> Option<Pfn> {
         let pages = self.lock();
-        let pfn = *pages.tree.get(index)?;
+        let pfn = pages.tree.page(index)?;
         self.memmap.page(pfn).get();
         Some(pfn)
     }
@@ -126,11 +164,14 @@ impl<'m> Mapping<'m> {
     /// Linux's `filemap_map_pages`. `each` runs under this mapping's lock: it may set table entries
     /// that keep the reference, or put it, but must not take a lock of a lower rank.
     pub fn find_get_range(&self, first: u64, last: u64, each: &mut dyn FnMut(u64, Pfn)) {
-        let pages = self.lock();
-        for (index, &pfn) in pages.tree.range(first..=last) {
+        let mut pages = self.lock();
+        let mut hits = 0;
+        for (index, pfn) in pages.tree.pages(first, last) {
             self.memmap.page(pfn).get();
             each(index, pfn);
+            hits += 1;
         }
+        pages.readahead.hits(hits);
     }
 
     /// True if a table entry maps a cached page of `first..=last`.
@@ -138,11 +179,26 @@ impl<'m> Mapping<'m> {
         let pages = self.lock();
         pages
             .tree
-            .range(first..=last)
-            .any(|(_, &pfn)| self.memmap.page(pfn).mapcount() > 0)
+            .pages(first, last)
+            .any(|(_, pfn)| self.memmap.page(pfn).mapcount() > 0)
     }
 
-    /// Reports the latest write-back error, once. Linux's `filemap_check_errors`.
+    /// What who opens the file now knows of its write errors. Linux's `filemap_sample_wb_err`.
+    pub fn sample_error(&self) -> ErrSeq {
+        self.errors.sample()
+    }
+
+    /// Reports a write error that this opener was not told of. Linux's
+    /// `file_check_and_advance_wb_err`.
+    ///
+    /// # Errors
+    /// Write-back failed since this opener asked last, or opened the file.
+    pub fn check_error_since(&self, since: &mut ErrSeq) -> Result<(), IoError> {
+        self.errors.check_since(since)
+    }
+
+    /// Reports the latest write-back error, once, to whoever asks first: for those who are no opener,
+    /// and independent of what openers are told. Linux's `filemap_check_errors`.
     ///
     /// # Errors
     /// Write-back failed since the last call.
@@ -162,11 +218,15 @@ impl<'m> Mapping<'m> {
         self.mappers.validate()?;
         let pages = self.lock();
         pages.tree.validate()?;
-        let (mut total, mut dirty) = (0, 0);
-        for (index, &pfn) in pages.tree.range(0..=u64::MAX) {
+        if pages.tree.shadow_nodes() > pages.tree.nr_shadows() {
+            return Err("more nodes of shadows than shadows");
+        }
+        let (mut total, mut dirty, mut writeback) = (0, 0, 0);
+        for (index, pfn) in pages.tree.pages(0, u64::MAX) {
             let page = self.memmap.page(pfn);
             let flags = page.flags();
-            let marked = pages.tree.is_marked(index, Mark::Dirty);
+            let marked = pages.tree.is_dirty(index);
+            writeback += u64::from(flags.contains(PageFlags::WRITEBACK));
             total += 1;
             dirty += u64::from(marked);
             if page.state() != PageState::File {
@@ -178,15 +238,26 @@ impl<'m> Mapping<'m> {
             if !flags.contains(PageFlags::UPTODATE) {
                 return Err("a cached page is not up to date");
             }
-            if flags.contains(PageFlags::DIRTY) != marked {
+            // A page of shared memory has nowhere to be written to, so that nobody looks for it.
+            if (flags.contains(PageFlags::DIRTY) && !self.swap_backed) != marked {
                 return Err("dirty flag and dirty mark differ");
+            }
+            if flags.contains(PageFlags::SWAPBACKED) != self.swap_backed {
+                return Err("a cached page is of the wrong class");
             }
             if page.refcount() < 1 + page.mapcount() {
                 return Err("a cached page has too few references");
             }
         }
-        if total != pages.tree.len() {
+        if total != pages.tree.nr_pages() {
             return Err("the tree miscounts its pages");
+        }
+        if pages.tree.nr_swapped() != 0 && !self.swap_backed {
+            return Err("a page of a file with a store is in swap");
+        }
+        // Those that were truncated meanwhile are being written all the same.
+        if writeback > pages.nr_writeback {
+            return Err("nr_writeback is wrong");
         }
         if dirty != pages.nr_dirty {
             return Err("nr_dirty is wrong");
@@ -205,27 +276,66 @@ impl<'m> Mapping<'m> {
 
     pub(crate) fn set_error(&self, error: IoError) {
         self.wb_err.store(error.errno, Ordering::Relaxed);
+        self.errors.set(error);
     }
 
-    /// Takes page `index` out of the tree, if it is there, and drops the cache's reference.
+    /// Takes page `index` out of the tree and drops the cache's reference. Something else that is
+    /// there stays.
     pub(crate) fn remove(&self, cache: &PageCache<'m>, pages: &mut Pages<'m>, index: u64) {
-        let Some(pfn) = pages.tree.remove(index) else {
+        let Some(pfn) = pages.tree.page(index) else {
             return;
         };
-        let page = cache.page(pfn);
-        let old = page.clear_flags(PageFlags::DIRTY | PageFlags::REFERENCED);
-        if old.contains(PageFlags::DIRTY) {
+        if pages.tree.clear_dirty(index) {
             pages.nr_dirty -= 1;
             cache.vmstat.sub(VmItem::NrDirty, 1);
         }
+        cache
+            .page(pfn)
+            .clear_flags(PageFlags::DIRTY | PageFlags::REFERENCED);
+        self.forget(cache, pages, index, pfn);
+        cache.put_page(pfn);
+    }
+
+    /// Puts `by` in the place of page `index`, which is not dirty. The cache's reference is the
+    /// caller's now.
+    pub(crate) fn replace(
+        &self,
+        cache: &PageCache<'m>,
+        pages: &mut Pages<'m>,
+        index: u64,
+        pfn: Pfn,
+        by: Held,
+    ) {
+        pages.tree.replace_page(cache, index, by);
+        self.left(cache, index, pfn);
+    }
+
+    /// Takes page `index` out, which is not dirty, and leaves nothing. The cache's reference is the
+    /// caller's now.
+    pub(crate) fn forget(
+        &self,
+        cache: &PageCache<'m>,
+        pages: &mut Pages<'m>,
+        index: u64,
+        pfn: Pfn,
+    ) {
+        pages.tree.remove(cache, index);
+        self.left(cache, index, pfn);
+    }
+
+    /// Accounts for a page that is in the tree no more.
+    fn left(&self, cache: &PageCache<'m>, index: u64, pfn: Pfn) {
+        let page = cache.page(pfn);
         // Whoever still holds the page can see that it left the file, as by `page->mapping` in Linux.
         page.set_owner(0);
         cache.vmstat.sub(VmItem::NrFilePages, 1);
+        if self.swap_backed {
+            cache.vmstat.sub(VmItem::NrShmem, 1);
+        }
         let file = self.file;
         cache
             .trace
             .emit(TraceEvent::MmFilemapDeleteFromPageCache { file, index, pfn });
-        cache.put_page(pfn);
     }
 }
 

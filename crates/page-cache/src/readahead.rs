@@ -8,6 +8,12 @@ pub(crate) const INITIAL_WINDOW: u64 = 32;
 /// A file of up to so many pages is read whole: 256 KiB.
 pub(crate) const WHOLE_FILE: u64 = 64;
 
+/// Cached pages before a miss that are counted; more say no more.
+pub(crate) const HISTORY: u64 = MAX_WINDOW / 2;
+/// Lone faults, less pages found cached, after which reading around them is a waste: Linux's
+/// `MMAP_LOTSAMISS`.
+const LOTS_OF_MISSES: u32 = 100;
+
 /// What the reader said about its ways: `MADV_NORMAL`, `MADV_RANDOM`, `MADV_SEQUENTIAL`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Readahead {
@@ -33,8 +39,8 @@ pub(crate) struct Miss {
     pub(crate) limit: u64,
     /// The reader's advice.
     pub(crate) hint: Readahead,
-    /// The page before `index` is cached.
-    pub(crate) follows_cached: bool,
+    /// Pages cached without a gap before `index`, up to [`HISTORY`].
+    pub(crate) history: u64,
 }
 
 /// Pages to read: `start..end`, with the missed page inside.
@@ -51,11 +57,27 @@ pub(crate) struct ReadaheadState {
     size: u64,
     /// The page after the latest window: a miss here is a stream.
     next: u64,
+    /// Lone misses, less pages found cached: `mmap_miss`.
+    misses: u32,
 }
 
 impl ReadaheadState {
     pub(crate) const fn new() -> Self {
-        Self { size: 0, next: 0 }
+        Self {
+            size: 0,
+            next: 0,
+            misses: 0,
+        }
+    }
+
+    /// `pages` were asked for and found.
+    pub(crate) fn hits(&mut self, pages: u32) {
+        self.misses = self.misses.saturating_sub(pages);
+    }
+
+    /// True where `index` is the next page of the latest stream, and nothing need be counted.
+    pub(crate) fn continues(&self, index: u64) -> bool {
+        self.size != 0 && index == self.next
     }
 
     /// Decides the window for `miss` and remembers it.
@@ -77,19 +99,26 @@ impl ReadaheadState {
     }
 
     /// Start and length before any bound is applied.
-    fn wish(&self, miss: &Miss) -> (u64, u64) {
-        let streams = self.size != 0 && miss.index == self.next;
+    fn wish(&mut self, miss: &Miss) -> (u64, u64) {
+        let streams = self.continues(miss.index);
         match miss.hint {
             Readahead::Random => (miss.index, miss.want),
             _ if miss.file_pages <= WHOLE_FILE => (0, miss.file_pages),
             Readahead::Sequential if streams => (miss.index, self.size * 4),
             Readahead::Sequential => (miss.index, INITIAL_WINDOW * 2),
             Readahead::Normal if streams => (miss.index, self.size * 2),
-            // Another stream than the latest one: several readers of one file.
-            Readahead::Normal if miss.follows_cached => (miss.index, INITIAL_WINDOW * 2),
+            // Another stream than the latest one: several readers of one file. What it left in the
+            // cache says how far it has come. Linux's `try_context_readahead`.
+            Readahead::Normal if miss.history > miss.want => {
+                (miss.index, (miss.history * 2).max(INITIAL_WINDOW * 2))
+            }
             // A long read, or a lone fault: read around it.
             Readahead::Normal if miss.want > INITIAL_WINDOW => (miss.index, miss.want),
-            Readahead::Normal => (miss.index & !(INITIAL_WINDOW - 1), INITIAL_WINDOW),
+            Readahead::Normal if self.misses >= LOTS_OF_MISSES => (miss.index, miss.want),
+            Readahead::Normal => {
+                self.misses += 1;
+                (miss.index & !(INITIAL_WINDOW - 1), INITIAL_WINDOW)
+            }
         }
     }
 }
@@ -105,7 +134,7 @@ mod tests {
             file_pages: 1 << 20,
             limit: 1 << 20,
             hint: Readahead::Normal,
-            follows_cached: false,
+            history: 0,
         }
     }
 
@@ -144,6 +173,53 @@ mod tests {
         };
         assert_eq!(ra.window(&sequential(77)), window(77, 141));
         assert_eq!(ra.window(&sequential(141)), window(141, 397));
+    }
+
+    #[test]
+    fn interleaved_streams_grow_like_one() {
+        let mut ra = ReadaheadState::new();
+        let (mut a, mut b) = (0, 1 << 16);
+        for len in [32, 64, 192, 512, 512] {
+            for (at, start) in [(&mut a, 0), (&mut b, 1 << 16)] {
+                let window = ra.window(&Miss {
+                    history: (*at - start).min(HISTORY),
+                    ..miss(*at)
+                });
+                assert_eq!(window.start, *at);
+                assert_eq!(window.end - window.start, len);
+                *at = window.end;
+            }
+        }
+    }
+
+    #[test]
+    fn reading_around_stops_where_it_never_helps_and_begins_again_where_it_does() {
+        let mut ra = ReadaheadState::new();
+        for i in 0..u64::from(LOTS_OF_MISSES) {
+            let index = 10_000 + i * 1000;
+            assert_eq!(ra.window(&miss(index)).end % INITIAL_WINDOW, 0);
+        }
+        assert_eq!(ra.window(&miss(777)), window(777, 778));
+        // A neighbour of two cached pages is no lone fault.
+        let near = Miss {
+            history: 2,
+            ..miss(5_000)
+        };
+        assert_eq!(ra.window(&near), window(5_000, 5_064));
+        ra.hits(1);
+        assert_eq!(ra.window(&miss(999)), window(992, 1024));
+    }
+
+    #[test]
+    fn random_readers_leave_the_stream_of_others_alone() {
+        let mut ra = ReadaheadState::new();
+        assert_eq!(ra.window(&miss(0)), window(0, 32));
+        let random = Miss {
+            hint: Readahead::Random,
+            ..miss(5_000)
+        };
+        assert_eq!(ra.window(&random), window(5_000, 5_001));
+        assert_eq!(ra.window(&miss(32)), window(32, 96));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use core::fmt;
 use vellum_machine::DirectMap;
 pub use vellum_types::IoError;
-use vellum_types::{FileId, OutOfMemory, Pfn};
+use vellum_types::{FileId, OutOfMemory, Pfn, SwapEntry};
 
 /// Why a page could not be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +14,9 @@ pub enum CacheError {
     Io(i32),
     /// The page lies wholly past the end of the file: SIGBUS for a program that touched it.
     BeyondEof,
+    /// A page of shared memory that is in swap. The caller lets go of its locks, reads it into the
+    /// swap cache (`Swap::swapin`), and begins again: the next attempt finds it there.
+    Swapped(SwapEntry),
 }
 
 impl From<OutOfMemory> for CacheError {
@@ -34,6 +37,7 @@ impl fmt::Display for CacheError {
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Io(errno) => write!(f, "I/O error {errno}"),
             Self::BeyondEof => f.write_str("beyond the end of the file"),
+            Self::Swapped(entry) => write!(f, "swapped out to {entry:?}"),
         }
     }
 }

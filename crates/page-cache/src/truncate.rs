@@ -1,10 +1,11 @@
 //! Dropping pages. Linux: `mm/truncate.c`.
 
 use crate::io::pieces;
+use crate::slots::Held;
 use crate::{CacheError, Mapping, PageCache};
 use vellum_machine::VmEvent;
 use vellum_page::PageFlags;
-use vellum_types::{PAGE_SIZE, Pfn};
+use vellum_types::{PAGE_SIZE, Pfn, SwapEntry};
 
 /// Pages that one step of an invalidation reads again.
 const BATCH: usize = 64;
@@ -62,7 +63,7 @@ impl<'m> Mapping<'m> {
     /// [`Mapping::get_for_write`] who wrote nothing, after it gave its reference back.
     pub fn discard(&self, cache: &PageCache<'m>, index: u64) -> bool {
         let mut pages = self.lock();
-        let Some(&pfn) = pages.tree.get(index) else {
+        let Some(pfn) = pages.tree.page(index) else {
             return false;
         };
         let free = cache.is_idle(pfn);
@@ -116,7 +117,7 @@ impl<'m> Mapping<'m> {
         let mut pages = self.lock();
         let mut run: Option<(u64, usize)> = None;
         let mut from = from;
-        while let Some((index, &pfn)) = pages.tree.next(from) {
+        while let Some((index, pfn)) = pages.tree.next_page(from) {
             from = index + 1;
             let page = cache.page(pfn);
             let idle = cache.is_idle(pfn);
@@ -150,7 +151,7 @@ impl<'m> Mapping<'m> {
         let mut pages = self.lock();
         let mut freed = 0;
         let mut from = 0;
-        while let Some((index, &pfn)) = pages.tree.next(from)
+        while let Some((index, pfn)) = pages.tree.next_page(from)
             && freed < target
         {
             from = index + 1;
@@ -177,23 +178,61 @@ impl<'m> Mapping<'m> {
         }
     }
 
-    /// Drops the cached pages of `first..=last`. True if one of them is still mapped.
+    /// Drops what the cache has of `first..=last`: pages, shadows, and swap slots. True if one of the
+    /// pages is still mapped.
     pub(crate) fn drop_range(&self, cache: &PageCache<'m>, first: u64, last: u64) -> bool {
         let mut mapped = false;
-        let mut pages = self.lock();
-        while let Some((index, &pfn)) = pages.tree.next(first).filter(|(index, _)| *index <= last) {
-            mapped |= cache.page(pfn).mapcount() > 0;
-            self.remove(cache, &mut pages, index);
-            cache.vmstat.count(VmEvent::PgInvalidate);
+        let mut slots = [SwapEntry::NONE; BATCH];
+        loop {
+            let count = self.drop_some(cache, first, last, &mut mapped, &mut slots);
+            // Without the lock: a device may be told of it.
+            for &entry in &slots[..count] {
+                cache.free_swap_slot(entry);
+            }
+            if count < BATCH {
+                return mapped;
+            }
         }
-        mapped
+    }
+
+    /// [`Mapping::drop_range`] until `slots` is full of swap slots to be freed; returns how many
+    /// there are.
+    fn drop_some(
+        &self,
+        cache: &PageCache<'m>,
+        first: u64,
+        last: u64,
+        mapped: &mut bool,
+        slots: &mut [SwapEntry; BATCH],
+    ) -> usize {
+        let mut pages = self.lock();
+        let mut count = 0;
+        while count < BATCH
+            && let Some((index, held)) = pages.tree.next(first).filter(|(index, _)| *index <= last)
+        {
+            match held {
+                Held::Page(pfn) => {
+                    *mapped |= cache.page(pfn).mapcount() > 0;
+                    self.remove(cache, &mut pages, index);
+                    cache.vmstat.count(VmEvent::PgInvalidate);
+                    continue;
+                }
+                Held::Shadow(_) => {}
+                Held::Swapped(entry) => {
+                    slots[count] = entry;
+                    count += 1;
+                }
+            }
+            pages.tree.remove(cache, index);
+        }
+        count
     }
 
     /// Zeroes the cached parts of `len` bytes from `offset`.
     fn zero_cached(&self, cache: &PageCache<'m>, offset: u64, len: u64) {
         for piece in pieces(offset, len) {
             let pages = self.lock();
-            if let Some(&pfn) = pages.tree.get(piece.index) {
+            if let Some(pfn) = pages.tree.page(piece.index) {
                 cache.zero(pfn, piece.start, piece.start + piece.len);
             }
         }

@@ -68,6 +68,40 @@ fn a_stream_reads_growing_windows() {
 }
 
 #[test]
+fn will_need_reads_what_is_missing_and_nothing_else() {
+    let (rig, mapping) = rig_with(2048, pattern(300 * PAGE));
+    let (pfn, _) = mapping
+        .read_page(&rig.cache, 20, Readahead::Random)
+        .unwrap();
+    rig.cache.put_page(pfn);
+    rig.store.reads.lock().unwrap().clear();
+    assert_eq!(mapping.will_need(&rig.cache, 10, 29), Ok(()));
+    assert_eq!(*rig.store.reads.lock().unwrap(), [(10, 10), (21, 9)]);
+    assert_eq!(mapping.nr_pages(), 20);
+    assert_eq!(mapping.will_need(&rig.cache, 290, u64::MAX), Ok(()));
+    assert_eq!(mapping.nr_pages(), 30);
+    drop(mapping);
+    rig.finish();
+}
+
+#[test]
+fn two_readers_of_one_file_both_get_long_windows() {
+    let (rig, mapping) = rig_with(8192, pattern(1024 * PAGE));
+    for step in 0..500u64 {
+        for start in [0, 512] {
+            let (pfn, _) = mapping
+                .read_page(&rig.cache, start + step, Readahead::Normal)
+                .unwrap();
+            rig.cache.put_page(pfn);
+        }
+    }
+    let reads = rig.store.reads.lock().unwrap().len();
+    assert!(reads <= 10, "{reads} requests for two streams of 500 pages");
+    drop(mapping);
+    rig.finish();
+}
+
+#[test]
 fn readahead_takes_at_most_a_quarter_of_free_memory() {
     let (rig, mapping) = rig_with(64, pattern(200 * PAGE));
     let (pfn, _) = mapping.read_page(&rig.cache, 0, Readahead::Normal).unwrap();

@@ -73,7 +73,21 @@ impl<'a, M: Machine> TlbGather<'a, M> {
     }
 
     /// Entries in `range` were cleared or changed, and their frames stay as they are.
+    #[inline]
     pub fn note_flush(&mut self, range: VirtRange) {
+        let count = usize::from(self.nr_ranges);
+        // Callers go through addresses in order: mostly this is the page behind the last range.
+        if let Some(Some(last)) = self.ranges.get_mut(count.wrapping_sub(1))
+            && last.end() == range.start()
+            && let Some(longer) = VirtRange::new(last.start(), range.end())
+        {
+            *last = longer;
+            return;
+        }
+        self.note_elsewhere(range);
+    }
+
+    fn note_elsewhere(&mut self, range: VirtRange) {
         if self.all {
             return;
         }

@@ -2,6 +2,7 @@
 
 use crate::{Format, Pte, PteFlags};
 use core::marker::PhantomData;
+use core::sync::atomic::{AtomicU64, Ordering};
 use vellum_machine::DirectMap;
 use vellum_types::{PAGE_SIZE, Pfn, VirtAddr, VirtRange};
 
@@ -12,6 +13,8 @@ pub struct LeafTable<'m, F: Format> {
     ram: DirectMap<'m>,
     frame: Pfn,
     base: VirtAddr,
+    /// The entries of formats that have 64-bit ones, looked up once; empty for others.
+    words: &'m [AtomicU64],
     format: PhantomData<F>,
 }
 
@@ -30,10 +33,16 @@ impl<'m, F: Format> LeafTable<'m, F> {
 
     #[inline]
     pub(crate) fn new(ram: DirectMap<'m>, frame: Pfn, va: VirtAddr) -> Self {
+        let words = if F::ENTRY_BYTES == 8 {
+            ram.words_u64(frame.addr(), Self::ENTRIES as u32)
+        } else {
+            &[]
+        };
         Self {
             ram,
             frame,
             base: va.align_down(Self::SPAN),
+            words,
             format: PhantomData,
         }
     }
@@ -64,6 +73,11 @@ impl<'m, F: Format> LeafTable<'m, F> {
     #[inline]
     pub fn get(&self, va: VirtAddr) -> Pte {
         debug_assert!(self.covers(va));
+        if F::ENTRY_BYTES == 8 {
+            // Acquire, as in `Format::load`.
+            let raw = self.words[F::index(va, 0) as usize].load(Ordering::Acquire);
+            return F::decode(raw);
+        }
         F::load(self.ram, self.frame, F::index(va, 0))
     }
     /// Stores the entry of `va`.
@@ -76,6 +90,11 @@ impl<'m, F: Format> LeafTable<'m, F> {
     #[inline]
     pub fn set(&self, va: VirtAddr, pte: Pte) {
         debug_assert!(self.covers(va));
+        if F::ENTRY_BYTES == 8 {
+            // Release, as in `Format::store`.
+            self.words[F::index(va, 0) as usize].store(F::encode(pte), Ordering::Release);
+            return;
+        }
         F::store(self.ram, self.frame, F::index(va, 0), pte);
     }
     /// Stores `pages` entries from that of `va`, which map consecutive frames from `first`.

@@ -1,6 +1,7 @@
 //! How tables go away.
 
 use crate::{Format, PageTable, Pte, TlbGather};
+use core::sync::atomic::Ordering;
 use vellum_machine::Machine;
 use vellum_types::{Pfn, VirtAddr, VirtRange};
 
@@ -10,6 +11,8 @@ struct Bounds {
     range: VirtRange,
     floor: VirtAddr,
     ceiling: VirtAddr,
+    /// All below the ceiling is known to be unmapped: nobody needs to look.
+    empty: bool,
 }
 
 impl<F: Format> PageTable<'_, F> {
@@ -35,6 +38,30 @@ impl<F: Format> PageTable<'_, F> {
                 range,
                 floor,
                 ceiling,
+                empty: false,
+            };
+            self.free_below(self.root, F::LEVELS - 1, VirtAddr::ZERO, bounds, gather);
+        }
+    }
+
+    /// Gives to `gather` the tables that overlap `range` and end at or below `ceiling`, under which nothing
+    /// is mapped any more. For the end of an address space, area by area: it costs in proportion to
+    /// the tables, where a search for them would look at every entry.
+    pub fn free_tables_below<M: Machine>(
+        &mut self,
+        range: VirtRange,
+        ceiling: VirtAddr,
+        gather: &mut TlbGather<'_, M>,
+    ) {
+        let all = VirtRange::new(VirtAddr::ZERO, self.own_end);
+        if let Some(range) = all.and_then(|all| all.intersect(&range))
+            && self.root != Pfn::NONE
+        {
+            let bounds = Bounds {
+                range,
+                floor: VirtAddr::ZERO,
+                ceiling,
+                empty: true,
             };
             self.free_below(self.root, F::LEVELS - 1, VirtAddr::ZERO, bounds, gather);
         }
@@ -46,7 +73,9 @@ impl<F: Format> PageTable<'_, F> {
         if self.root == Pfn::NONE {
             return;
         }
-        self.destroy_below(self.root, F::LEVELS - 1, gather);
+        if self.nr_tables > 1 {
+            self.destroy_below(self.root, F::LEVELS - 1, gather);
+        }
         let root = core::mem::replace(&mut self.root, Pfn::NONE);
         self.forget_table();
         gather.note_flush_all();
@@ -81,10 +110,11 @@ impl<F: Format> PageTable<'_, F> {
             }
             if start < bounds.floor
                 || covered.end() > bounds.ceiling
-                || !self.is_empty(child, level - 1)
+                || !(bounds.empty || self.is_empty(child, level - 1))
             {
                 continue;
             }
+            debug_assert!(self.is_empty(child, level - 1), "a table in use is freed");
             F::store(self.ram, table, index, Pte::NONE);
             self.forget_table();
             // The unmapped part is enough: an invalidation of any address below a table drops what
@@ -114,6 +144,17 @@ impl<F: Format> PageTable<'_, F> {
     }
 
     fn is_empty(&self, table: Pfn, level: u8) -> bool {
+        if F::ENTRY_BYTES == 8 {
+            // Eight at a time: this is asked of every table that an unmapping leaves alone.
+            let words = self.ram.words_u64(table.addr(), F::entries(level) as u32);
+            return words.chunks(8).all(|entries| {
+                // Relaxed: the lock of the address space keeps others from filling it.
+                let all = entries
+                    .iter()
+                    .fold(0, |all, e| all | e.load(Ordering::Relaxed));
+                all == 0
+            });
+        }
         (0..F::entries(level)).all(|index| F::load(self.ram, table, index).is_none())
     }
 }

@@ -14,6 +14,11 @@
 //!   File      mapping id       page no. in file   LRU (later)      handles    entries mapping it
 //! ```
 //!
+//! Holes cost nothing: descriptors come in *runs*, arrays for stretches of memory, and a frame outside
+//! the largest run is found through a [`RunTable`] with a byte for each section of 128 MiB. Runs may be
+//! added and taken out while the machine runs. On a machine whose memory is one run the table is never
+//! looked at.
+//!
 //! # Invariants
 //! * A frame whose refcount is zero is Free, PerCpu or Reserved; any other has an owner.
 //! * Links are frame numbers; [`Pfn::NONE`](vellum_types::Pfn::NONE) ends a list.
@@ -29,8 +34,12 @@
 
 mod memmap;
 mod page;
+mod place;
+mod runs;
 mod source;
 
 pub use memmap::Memmap;
 pub use page::{Page, PageFlags, PageState};
+pub use place::{place, place_slice};
+pub use runs::{PAGEBLOCK_ORDER, Pageblock, Run, RunError, RunTable};
 pub use source::{AllocRequest, OwnedPages, PageSource};

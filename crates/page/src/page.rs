@@ -130,6 +130,15 @@ impl Page {
         );
     }
 
+    /// Changes the state of a single page that is in use, and keeps its flags. For whoever may change
+    /// what it is used for: it is of no two owners at once.
+    #[inline]
+    pub fn retype(&self, state: PageState) {
+        let change = |word: u32| word & !0xf | state as u32;
+        self.word
+            .update(Ordering::AcqRel, Ordering::Relaxed, change);
+    }
+
     /// The order of the block that starts here.
     #[inline]
     pub fn order(&self) -> Order {

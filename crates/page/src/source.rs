@@ -1,6 +1,6 @@
 //! How frames are had.
 
-use crate::{Memmap, PageFlags};
+use crate::{Memmap, PageFlags, PageState};
 use vellum_machine::DirectMap;
 use vellum_types::{GfpFlags, NodeId, Order, OutOfMemory, Pfn};
 
@@ -14,6 +14,10 @@ pub struct AllocRequest {
 }
 
 impl AllocRequest {
+    /// So many pages under these conditions.
+    pub const fn new(order: Order, gfp: GfpFlags) -> Self {
+        Self { order, gfp }
+    }
     /// For the kernel's own data.
     pub const fn kernel(order: Order) -> Self {
         Self {
@@ -59,6 +63,17 @@ pub trait PageSource: Sync {
     /// There is none under these conditions. Never waits.
     fn alloc_pages(&self, request: AllocRequest) -> Result<Pfn, OutOfMemory>;
 
+    /// As [`PageSource::alloc_pages`], from `node` by preference instead of the node of the CPU that asks;
+    /// with [`GfpFlags::THISNODE`] from no other. Linux's `alloc_pages_node`. A source that knows no nodes
+    /// has one.
+    ///
+    /// # Errors
+    /// As [`PageSource::alloc_pages`].
+    fn alloc_pages_node(&self, request: AllocRequest, node: NodeId) -> Result<Pfn, OutOfMemory> {
+        let _ = node;
+        self.alloc_pages(request)
+    }
+
     /// Gives a block back. Its size is known from its first page. Whatever its refcount and state
     /// are, the block is free afterwards: the caller was its last user.
     ///
@@ -97,6 +112,30 @@ pub trait PageSource: Sync {
     /// plain allocator does not care.
     fn lru_add(&self, pfn: Pfn) {
         let _ = pfn;
+    }
+
+    /// Takes a page off its list, with a reference for the caller, who gives it back to
+    /// [`PageSource::lru_add`] unless he freed it. False if it is on none: it is being freed, or somebody
+    /// else works on it, or it is not a page of programs or of a file. Linux's `folio_isolate_lru`.
+    ///
+    /// A plain allocator has no lists. There the caller sees to it that nobody frees the page meanwhile.
+    fn isolate_page(&self, pfn: Pfn) -> bool {
+        let Some(page) = self.memmap().try_page(pfn) else {
+            return false;
+        };
+        matches!(page.state(), PageState::Anon | PageState::File) && page.try_get()
+    }
+
+    /// A page became mlocked, or is no longer ([`PageFlags::MLOCKED`]). Linux's `mlock_folio`. A plain
+    /// allocator does not care.
+    fn reconsider(&self, pfn: Pfn) {
+        let _ = pfn;
+    }
+
+    /// A page came back to where reclaim had left `shadow`; before [`PageSource::lru_add`]. Linux's
+    /// `workingset_refault`. A plain allocator leaves no shadows.
+    fn lru_refault(&self, pfn: Pfn, shadow: u32) {
+        let _ = (pfn, shadow);
     }
 
     /// A page was used other than through a table entry. Linux's `folio_mark_accessed`.

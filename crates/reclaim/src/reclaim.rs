@@ -173,28 +173,6 @@ impl<'m> Reclaim<'m> {
         });
     }
 
-    /// A page is locked in memory now, or no longer: it goes to the list where it belongs. Linux:
-    /// `mlock_folio`, `check_move_unevictable_folios`.
-    pub fn reconsider(&self, pfn: Pfn) {
-        let page = self.memmap.page(pfn);
-        self.with_node(self.home(pfn), |policy, lru| {
-            let flags = page.flags();
-            let locked = flags.contains(PageFlags::MLOCKED);
-            if !flags.contains(PageFlags::LRU) || locked == flags.contains(PageFlags::UNEVICTABLE) {
-                return;
-            }
-            lru.lift(pfn);
-            page.clear_flags(PageFlags::UNEVICTABLE);
-            if locked {
-                self.vmstat.count(VmEvent::UnevictablePgsCulled);
-                lru.add(pfn, ListId::UNEVICTABLE);
-            } else {
-                self.vmstat.count(VmEvent::UnevictablePgsRescued);
-                policy.get().add(lru, pfn);
-            }
-        });
-    }
-
     /// Checks all lists against the memmap.
     ///
     /// # Errors
@@ -206,7 +184,8 @@ impl<'m> Reclaim<'m> {
         }
         let memmap = self.memmap;
         let on = |pfn: &Pfn| memmap.page(*pfn).flags().contains(PageFlags::LRU);
-        let marked = memmap.span().iter().filter(on).count() as u64;
+        let frames = memmap.runs().flat_map(|run| run.iter());
+        let marked = frames.filter(on).count() as u64;
         if marked == listed {
             Ok(())
         } else {
@@ -276,6 +255,46 @@ impl PageSource for Reclaim<'_> {
                 policy.get().add(lru, pfn);
             }
         });
+    }
+
+    /// A page is locked in memory now, or no longer: it goes to the list where it belongs. Linux:
+    /// `mlock_folio`, `check_move_unevictable_folios`.
+    fn reconsider(&self, pfn: Pfn) {
+        let page = self.memmap.page(pfn);
+        self.with_node(self.home(pfn), |policy, lru| {
+            let flags = page.flags();
+            let locked = flags.contains(PageFlags::MLOCKED);
+            if !flags.contains(PageFlags::LRU) || locked == flags.contains(PageFlags::UNEVICTABLE) {
+                return;
+            }
+            lru.lift(pfn);
+            page.clear_flags(PageFlags::UNEVICTABLE);
+            if locked {
+                self.vmstat.count(VmEvent::UnevictablePgsCulled);
+                lru.add(pfn, ListId::UNEVICTABLE);
+            } else {
+                self.vmstat.count(VmEvent::UnevictablePgsRescued);
+                policy.get().add(lru, pfn);
+            }
+        });
+    }
+
+    fn isolate_page(&self, pfn: Pfn) -> bool {
+        let Some(page) = self.memmap.try_page(pfn) else {
+            return false;
+        };
+        self.with_node(self.home(pfn), |_, lru| {
+            // Whoever frees it takes it off first, under this lock.
+            let got = page.flags().contains(PageFlags::LRU) && page.try_get();
+            if got {
+                lru.del(pfn);
+            }
+            got
+        })
+    }
+
+    fn lru_refault(&self, pfn: Pfn, shadow: u32) {
+        self.refault(pfn, shadow);
     }
 
     fn mark_accessed(&self, pfn: Pfn) {

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use vellum_machine::{Cpus, DirectMap, PerCpu, SpinLock, VmItem, VmStat};
 use vellum_object::ObjectSource;
 use vellum_page::{Memmap, Page, PageSource};
-use vellum_types::{GfpFlags, PAGE_SHIFT};
+use vellum_types::{GfpFlags, PAGE_SHIFT, Pfn};
 
 /// What all caches of a system share.
 #[derive(Clone, Copy)]
@@ -38,18 +38,23 @@ pub(crate) struct Identity<'m> {
 #[derive(Clone, Copy)]
 pub(crate) struct Frames<'m> {
     pub(crate) memmap: Memmap<'m>,
-    /// The address at which the first of them is seen, in a mapping of all of them.
+    ram: DirectMap<'m>,
+    /// The address at which the first of the largest run of frames is seen; behind all others if it has
+    /// none.
     first: usize,
 }
 
 impl<'m> Frames<'m> {
     pub(crate) fn new(source: &'m dyn PageSource) -> Self {
         let memmap = source.memmap();
-        let frames = memmap.span().to_phys();
-        let first = source.ram().ptr(frames.start(), frames.len());
+        let ram = source.ram();
+        let (start, len) = (ram.span().start(), ram.span().len());
+        let behind = ram.ptr(start, len).as_ptr().addr() + len as usize;
+        let first = ram.try_ptr(memmap.largest_run().start().addr(), 1);
         Self {
             memmap,
-            first: first.as_ptr().addr(),
+            ram,
+            first: first.map_or(behind, |first| first.as_ptr().addr()),
         }
     }
 
@@ -58,9 +63,22 @@ impl<'m> Frames<'m> {
     pub(crate) fn page_of(&self, object: NonNull<u8>) -> Option<&'m Page> {
         // An address below the first wraps to one far above.
         let into = object.as_ptr().addr().wrapping_sub(self.first);
-        self.memmap.nth(into >> PAGE_SHIFT)
+        match self.memmap.nth(into >> PAGE_SHIFT) {
+            Some(page) => Some(page),
+            None => self.elsewhere(object),
+        }
+    }
+
+    /// As `page_of`, outside the largest run.
+    #[inline(never)]
+    fn elsewhere(&self, object: NonNull<u8>) -> Option<&'m Page> {
+        let frame = Pfn::containing(self.ram.phys_of(object)?)?;
+        self.memmap.try_page(frame)
     }
 }
+
+/// Bytes of the free objects that a node keeps in sheaves.
+const BARN_BYTES: u32 = 64 << 10;
 
 /// How much a cache keeps outside of its slabs.
 #[derive(Clone, Copy)]
@@ -80,10 +98,12 @@ impl Tunables {
             1025..=4096 => 12,
             _ => 4,
         };
+        // Free objects that a node keeps whole are worth 64 KiB at most, as with Linux's ten sheaves.
+        let sheaf_bytes = (max_limit * geometry.stride).max(1);
         Self {
             first_limit: max_limit.min(8),
             max_limit,
-            barn: if geometry.stride <= 256 { 8 } else { 2 },
+            barn: (BARN_BYTES / sheaf_bytes).clamp(2, 40),
         }
     }
 }

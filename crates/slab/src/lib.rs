@@ -119,6 +119,7 @@ mod list;
 mod memory;
 mod node;
 mod parts;
+mod run;
 mod sheaf;
 mod slabs;
 mod slow;

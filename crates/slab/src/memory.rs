@@ -62,6 +62,16 @@ impl<'c> Slab<'c> {
         unsafe { self.base.add(offset) }
     }
 
+    /// How many bytes into the slab `object` is; `None` if it lies outside.
+    #[inline]
+    pub(crate) fn offset_in(&self, object: NonNull<u8>) -> Option<u64> {
+        let into = object
+            .as_ptr()
+            .addr()
+            .wrapping_sub(self.base.as_ptr().addr()) as u64;
+        (into < self.geometry.bytes).then_some(into)
+    }
+
     /// Where the object with this index begins.
     #[inline]
     pub(crate) fn offset_of(&self, index: u16) -> usize {

@@ -72,18 +72,7 @@ impl<'m> KmemCache<'m> {
     /// A free object of the first slab that has one.
     #[inline]
     pub(crate) fn take_one(&self, lists: &mut Lists) -> Option<Taken<'_>> {
-        let mut head = lists.partial.first();
-        if head == Pfn::NONE {
-            head = core::mem::replace(&mut lists.empty, Pfn::NONE);
-            if head == Pfn::NONE {
-                head = lists.deferred.first();
-                if head == Pfn::NONE {
-                    return None;
-                }
-                lists.deferred.unlink(self.memmap, head);
-            }
-            lists.partial.push(self.memmap, head);
-        }
+        let head = self.first_with_free(lists)?;
         let page = self.memmap.page(head);
         let word = FreeWord::of(page);
         let slab = Slab::at(self.ram, head, word.colour, &self.geometry);
@@ -112,6 +101,24 @@ impl<'m> KmemCache<'m> {
             slab,
             index,
         })
+    }
+
+    /// A slab of the partial list; if there is none, one of the others becomes such.
+    #[inline]
+    pub(crate) fn first_with_free(&self, lists: &mut Lists) -> Option<Pfn> {
+        let mut head = lists.partial.first();
+        if head == Pfn::NONE {
+            head = core::mem::replace(&mut lists.empty, Pfn::NONE);
+            if head == Pfn::NONE {
+                head = lists.deferred.first();
+                if head == Pfn::NONE {
+                    return None;
+                }
+                lists.deferred.unlink(self.memmap, head);
+            }
+            lists.partial.push(self.memmap, head);
+        }
+        Some(head)
     }
 
     /// Takes an object back into its slab; the slab goes to `surplus` if it is not wanted any more.
@@ -160,7 +167,7 @@ impl<'m> KmemCache<'m> {
     }
 
     /// Moves a slab that gained a free object to the list it belongs on now.
-    fn relist(
+    pub(crate) fn relist(
         &self,
         lists: &mut Lists,
         head: Pfn,
@@ -197,17 +204,22 @@ impl<'m> KmemCache<'m> {
     /// The slab of an object, and its place there; `None` if this cache has no such object.
     #[inline]
     fn locate(&self, object: NonNull<u8>) -> Option<(Pfn, &'m Page, Slab<'_>, u16)> {
-        let phys = self.ram.phys_of(object)?;
-        let into = phys.as_u64() & (self.geometry.bytes - 1);
-        let head = Pfn::containing(PhysAddr::new(phys.as_u64() - into))?;
-        let page = self.memmap.try_page(head)?;
-        if page.state() != PageState::Slab || words::on_node(page.owner(), 0) != self.owner {
-            return None;
-        }
+        let (head, page, into) = self.slab_of(object)?;
         let colour = FreeWord::of(page).colour;
         let index = self.geometry.index_of(into, colour)?;
         let slab = Slab::at(self.ram, head, colour, &self.geometry);
         Some((head, page, slab, index))
+    }
+
+    /// The slab of this cache that an address lies in, and how many bytes into it.
+    #[inline]
+    pub(crate) fn slab_of(&self, object: NonNull<u8>) -> Option<(Pfn, &'m Page, u64)> {
+        let phys = self.ram.phys_of(object)?;
+        let into = phys.as_u64() & (self.geometry.bytes - 1);
+        let head = Pfn::containing(PhysAddr::new(phys.as_u64() - into))?;
+        let page = self.memmap.try_page(head)?;
+        let ours = page.state() == PageState::Slab && words::on_node(page.owner(), 0) == self.owner;
+        ours.then_some((head, page, into))
     }
 
     /// A new slab, on no list yet, and the node it is on.

@@ -3,8 +3,7 @@
 use crate::KmemCache;
 use crate::debug::Site;
 use crate::list::SlabList;
-use crate::node::Lists;
-use crate::sheaf::{CpuSheaves, Sheaf};
+use crate::sheaf::CpuSheaves;
 use crate::words;
 use core::ptr::NonNull;
 use vellum_types::GfpFlags;
@@ -118,13 +117,11 @@ impl KmemCache<'_> {
             return Refill::Done;
         }
         self.grow_limit(cpu);
-        if cpu.fill(cpu.limit(), || {
-            self.take_one(&mut lists).map(|taken| taken.object)
-        }) == 0
-        {
-            return Refill::Nothing;
+        let mut taking = self.taking(&mut lists);
+        match cpu.fill(cpu.limit(), || taking.next()) {
+            0 => Refill::Nothing,
+            _ => Refill::Done,
         }
-        Refill::Done
     }
 
     /// Makes room in the first sheaf of a CPU, which is full.
@@ -230,14 +227,6 @@ impl KmemCache<'_> {
                 Some(sheaf) => self.drop_sheaf(sheaf),
                 None => return,
             }
-        }
-    }
-
-    /// Gives the objects of `sheaf` back to their slabs.
-    fn empty_into(&self, lists: &mut Lists, sheaf: &mut Sheaf, surplus: &mut SlabList) {
-        let site = core::panic::Location::caller();
-        while let Some(object) = sheaf.pop() {
-            self.put_one(lists, object, site, surplus);
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::System;
 use vellum_machine::{Machine, MemoryKind, MemoryRegion, Trace, VmStat};
 use vellum_memblock::{MemBlock, MemBlockError};
 use vellum_mm::{MmCaches, MmContext, MmParts, ShmemStore};
-use vellum_page_alloc::{PageAllocator, place_at_boot};
+use vellum_page_alloc::{BootParts, PageAllocator, ZoneProfile, place_at_boot};
 use vellum_page_cache::{BackingStore, PageCache};
 use vellum_rmap::{AnonTable, RmapCaches};
 use vellum_slab::SlabAllocator;
@@ -22,6 +22,8 @@ pub struct SystemConfig<'m> {
     pub trace: Trace<'m>,
     /// `vm.max_map_count`: areas in one address space.
     pub max_map_count: u32,
+    /// Which frames belong to which kind of zone.
+    pub zones: ZoneProfile,
 }
 
 impl Default for SystemConfig<'_> {
@@ -29,6 +31,7 @@ impl Default for SystemConfig<'_> {
         Self {
             trace: Trace::OFF,
             max_map_count: 65530,
+            zones: ZoneProfile::X86_64,
         }
     }
 }
@@ -116,8 +119,13 @@ impl<'m, M: Machine> System<'m, M> {
             .ok_or(BootError::OutOfMemory)?;
         let anon_table =
             place_at_boot(ram, &mut memblock, AnonTable::new()).ok_or(BootError::OutOfMemory)?;
-        let pages = PageAllocator::boot(ram, memblock, machine.cpus(), vmstat, config.trace)
-            .map_err(BootError::Pages)?;
+        let parts = BootParts::new(ram, memblock, machine.cpus(), vmstat, config.trace);
+        let pages = PageAllocator::boot_from(BootParts {
+            profile: config.zones,
+            distance: &|from, to| machine.node_distance(from, to),
+            ..parts
+        })
+        .map_err(BootError::Pages)?;
         let slab = SlabAllocator::boot(pages, vmstat, machine.cpus())?;
         let caches = MmCaches {
             areas: VmaCaches {

@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod block;
 mod boot;
 mod memory_info;
 mod oom;
@@ -49,6 +50,6 @@ pub use vellum_mm::{
     Area, FaultInfo, FaultOutcome, FileRef, Limits, Mm, MmError, MmLayout, MmRef, MmStats,
     MmapRequest, Rss, SegvCode,
 };
-pub use vellum_page_alloc::ZoneInfo;
-pub use vellum_page_cache::{BackingStore, IoError, MappingRef};
+pub use vellum_page_alloc::{MovableShare, ZoneInfo, ZoneProfile};
+pub use vellum_page_cache::{BackingStore, DirtyLimits, ErrSeq, IoError, MappingRef, Wanted};
 pub use vellum_slab::SlabInfo;

@@ -2,7 +2,7 @@
 
 use crate::{MemInfo, System};
 use vellum_machine::{Machine, VmEvent, VmItem};
-use vellum_page_alloc::ZoneInfo;
+use vellum_page_alloc::{MAX_NODES, ZoneInfo};
 use vellum_slab::SlabInfo;
 use vellum_types::{PAGE_SIZE, ZoneType};
 
@@ -24,7 +24,9 @@ pub struct Report {
     pub page_cache_pages: u64,
     items: [(&'static str, u64); ITEMS],
     events: [(&'static str, u64); EVENTS],
-    zones: [Option<ZoneInfo>; ZoneType::COUNT],
+    /// Nodes.
+    pub nr_nodes: u32,
+    zones: [Option<ZoneInfo>; ZoneType::COUNT * MAX_NODES],
     slabs: [Option<SlabInfo>; MAX_CACHES],
 }
 
@@ -41,7 +43,7 @@ impl Report {
             .map(|(_, value)| value)
     }
 
-    /// `/proc/zoneinfo` and `/proc/buddyinfo`, lowest zone first.
+    /// `/proc/zoneinfo` and `/proc/buddyinfo`, node by node, lowest zone first.
     pub fn zones(&self) -> impl Iterator<Item = &ZoneInfo> {
         self.zones.iter().flatten()
     }
@@ -63,7 +65,8 @@ impl<M: Machine> System<'_, M> {
             page_cache_pages: self.vmstat().item(VmItem::NrFilePages),
             items: [("", 0); ITEMS],
             events: [("", 0); EVENTS],
-            zones: [None; ZoneType::COUNT],
+            nr_nodes: self.pages().nodes().count() as u32,
+            zones: [None; ZoneType::COUNT * MAX_NODES],
             slabs: [None; MAX_CACHES],
         };
         for (slot, item) in report.items.iter_mut().zip(VmItem::ALL) {

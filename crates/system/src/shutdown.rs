@@ -53,7 +53,8 @@ impl<'m, M: Machine> System<'m, M> {
 }
 
 fn name_frames(memmap: vellum_page::Memmap<'_>, first: &mut [Option<(Pfn, PageState)>; NAMED]) {
-    let used = memmap.span().iter().filter_map(|pfn| {
+    let frames = memmap.runs().flat_map(|run| run.iter());
+    let used = frames.filter_map(|pfn| {
         let state = memmap.page(pfn).state();
         matches!(
             state,

@@ -1,6 +1,7 @@
 //! What kind of machine to build.
 
 use vellum_machine::{MemoryKind, MemoryRegion};
+use vellum_system::ZoneProfile;
 use vellum_types::{NodeId, Order, PhysAddr, PhysRange};
 
 /// When a flush reaches the other CPUs.
@@ -43,6 +44,12 @@ pub struct SimConfig {
     pub fault_around_pages: u32,
     /// The largest order of an anonymous fault.
     pub anon_order_max: Order,
+    /// Nodes, 1 to 8; CPU n is near node n modulo their number. See [`SimConfig::nodes`].
+    pub nr_nodes: u8,
+    /// How far apart two nodes are, as in ACPI's SLIT: 10 is here.
+    pub distance: fn(NodeId, NodeId) -> u8,
+    /// Which frames belong to which kind of zone.
+    pub zones: ZoneProfile,
 }
 
 impl SimConfig {
@@ -69,6 +76,9 @@ impl SimConfig {
             refill: Refill::Walker,
             fault_around_pages: 16,
             anon_order_max: Order::ZERO,
+            nr_nodes: 1,
+            distance: |from, to| if from == to { 10 } else { 20 },
+            zones: ZoneProfile::X86_64,
         }
     }
 
@@ -97,6 +107,49 @@ impl SimConfig {
         }
     }
 
+    /// The same with its memory split evenly over `n` nodes, in blocks of 4 MiB.
+    ///
+    /// # Panics
+    /// If `n` is not 1 to 8, or there is less than 4 MiB for each.
+    pub fn nodes(self, n: u8) -> Self {
+        const BLOCK: u64 = 4 << 20;
+        assert!((1..=8).contains(&n), "1 to 8 nodes");
+        let end = self.regions.iter().map(|r| r.range.end().as_u64()).max();
+        let share = end.unwrap_or(0) / u64::from(n) / BLOCK * BLOCK;
+        assert!(share > 0, "too little memory for so many nodes");
+        let mut regions = Vec::new();
+        for node in 0..n {
+            let start = PhysAddr::new(share * u64::from(node));
+            let end = match node + 1 {
+                last if last == n => PhysAddr::new(u64::MAX),
+                next => PhysAddr::new(share * u64::from(next)),
+            };
+            let here = PhysRange::new(start, end).expect("an empty node");
+            let inside = |region: &MemoryRegion| {
+                let range = region.range.intersect(&here)?;
+                let node = NodeId(node);
+                Some(MemoryRegion {
+                    range,
+                    node,
+                    ..*region
+                })
+            };
+            regions.extend(self.regions.iter().filter_map(inside));
+        }
+        Self {
+            regions,
+            nr_nodes: n,
+            ..self
+        }
+    }
+    /// The same with these distances between nodes.
+    pub fn distance(self, distance: fn(NodeId, NodeId) -> u8) -> Self {
+        Self { distance, ..self }
+    }
+    /// The same with these zones, for example those of a 32-bit kernel.
+    pub fn zones(self, zones: ZoneProfile) -> Self {
+        Self { zones, ..self }
+    }
     /// The same with `n` CPUs.
     pub fn cpus(self, n: u16) -> Self {
         Self { nr_cpus: n, ..self }

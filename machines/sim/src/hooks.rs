@@ -6,9 +6,9 @@ use crate::machine::SimMachine;
 use crate::tlb::{Flush, TlbEntry};
 use std::sync::atomic::Ordering;
 use vellum_machine::{
-    Cpus, DirectMap, Features, Fill, Machine, MemoryRegion, TraceEvent, TraceSink,
+    CpuLocal, Cpus, DirectMap, Features, Fill, Machine, MemoryRegion, TraceEvent, TraceSink,
 };
-use vellum_types::{CpuId, PAGE_SIZE, Pfn, Prot, SpaceId, VirtAddr, VirtRange};
+use vellum_types::{CpuId, NodeId, PAGE_SIZE, Pfn, Prot, SpaceId, VirtAddr, VirtRange};
 
 impl Machine for SimMachine {
     fn memory_map(&self) -> &[MemoryRegion] {
@@ -29,8 +29,15 @@ impl Machine for SimMachine {
     }
 
     fn cpus(&self) -> Cpus<'_> {
+        if self.config.nr_nodes > 1 {
+            return Cpus::new(1, self);
+        }
         // SAFETY: simulated CPUs take turns on the thread that owns the machine.
         unsafe { Cpus::single() }
+    }
+
+    fn node_distance(&self, from: NodeId, to: NodeId) -> u8 {
+        (self.config.distance)(from, to)
     }
 
     fn now_ns(&self) -> u64 {
@@ -103,6 +110,20 @@ impl Machine for SimMachine {
         for tlb in &mut self.state().tlbs {
             tlb.settle(space);
         }
+    }
+}
+
+// SAFETY: simulated CPUs take turns on the thread that owns the machine, so that to the core they are
+// one, which moves from node to node between calls.
+unsafe impl CpuLocal for SimMachine {
+    fn pin(&self) -> CpuId {
+        CpuId(0)
+    }
+
+    fn unpin(&self, _: CpuId) {}
+
+    fn node_of(&self, _: CpuId) -> NodeId {
+        NodeId((self.current_cpu().0 % u16::from(self.config.nr_nodes)) as u8)
     }
 }
 

@@ -66,7 +66,8 @@ impl<'m> SimHost<'m> {
     pub fn boot(machine: &'m SimMachine, store: &'m SimStore, seed: u64) -> Result<Self, String> {
         let config = SystemConfig {
             trace: machine.trace(),
-            max_map_count: 65530,
+            zones: machine.config().zones,
+            ..SystemConfig::default()
         };
         let system = System::boot(machine, store, config).map_err(|error| error.to_string())?;
         Ok(Self {

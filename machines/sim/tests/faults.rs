@@ -1,6 +1,7 @@
 //! What goes wrong on purpose: I/O errors, memory that ends, machines of odd shapes.
 
 use vellum_mm::{MmError, MmapRequest};
+use vellum_page_cache::Wanted;
 use vellum_sim::{Injection, SimConfig, SimHost, SimMachine, SimStore, StoreOp, Trouble};
 use vellum_types::FileId;
 
@@ -174,6 +175,61 @@ fn clean_pages_are_not_written_back() {
         host.write(pid, AT + 5 * PAGE, &[2]).expect("a store");
         host.system().writeback_all().expect("a write-back");
         assert_eq!(host.store().bytes(FILE)[5 * PAGE as usize], 2);
+    });
+}
+
+#[test]
+fn a_writer_writes_for_itself_before_too_much_is_dirty() {
+    with_host(small(), |host, pid| {
+        let mapping = host.system().mapping(FILE).expect("a mapping");
+        for page in 0..2000 {
+            let bytes = [page as u8; PAGE as usize];
+            let written = host.pwrite(pid, FILE, page % 400 * PAGE, &bytes);
+            assert_eq!(written, Ok(PAGE));
+            let (_, limit) = host.system().cache().dirty_thresholds();
+            assert!(mapping.nr_dirty() <= limit, "page {page}");
+        }
+        // Half as much is for those who write in the background.
+        let mut marks = host.system().cache().dirty_thresholds();
+        for page in 0..400 {
+            if mapping.nr_dirty() > marks.0 {
+                break;
+            }
+            host.pwrite(pid, FILE, page * PAGE, &[9; 8])
+                .expect("a write");
+            marks = host.system().cache().dirty_thresholds();
+        }
+        assert!(mapping.nr_dirty() > marks.0 && marks.0 < marks.1);
+        assert_eq!(host.system().balance_dirty(Wanted::Now), 0);
+        assert!(host.system().balance_dirty(Wanted::Background) > 0);
+        assert!(mapping.nr_dirty() <= marks.0);
+    });
+}
+
+#[test]
+fn fsync_tells_each_opener_of_an_error_once() {
+    with_host(small(), |host, pid| {
+        let mapping = host.system().mapping(FILE).expect("a mapping");
+        let mut openers = [mapping.sample_error(), mapping.sample_error()];
+        host.pwrite(pid, FILE, 3 * PAGE, &[1; 10]).expect("a write");
+        host.store().inject(
+            FILE,
+            Injection {
+                fail_writes_after: Some((0, 28)),
+                ..Injection::default()
+            },
+        );
+        let system = host.system();
+        assert_eq!(
+            system.fsync(&mapping, 0, u64::MAX, &mut openers[0]),
+            Err(MmError::Io(28))
+        );
+        host.store().inject(FILE, Injection::default());
+        let system = host.system();
+        let mut fsync = |which: usize| system.fsync(&mapping, 0, u64::MAX, &mut openers[which]);
+        assert_eq!(fsync(1), Err(MmError::Io(28)));
+        assert_eq!((fsync(0), fsync(1)), (Ok(()), Ok(())));
+        assert_eq!(host.store().bytes(FILE)[3 * PAGE as usize], 1);
     });
 }
 

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use vellum_sim::{FlushMode, Refill, SimConfig, SimExecutor, SimHost, SimMachine, SimStore};
+use vellum_system::ZoneProfile;
 use vellum_testkit::{Ending, Scenario, Shortage, run};
-use vellum_types::Order;
+use vellum_types::{NodeId, Order};
 
 fn scenarios() -> Vec<(String, Scenario)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scenarios");
@@ -155,6 +156,32 @@ fn large_anonymous_blocks() {
             .tlb(1024);
         all_on("blocks, hints only", &software, 0..2);
     }
+}
+
+#[test]
+fn several_nodes() {
+    for nodes in [2, 4] {
+        let config = SimConfig::with_ram(u64::from(nodes) * (4 << 20)).nodes(nodes);
+        all_on(&format!("{nodes} nodes"), &config.clone(), 0..2);
+        let busy = config.cpus(4).tlb(8);
+        all_on(&format!("{nodes} nodes, 4 CPUs"), &busy, 0..2);
+    }
+    let ring = |from: NodeId, to: NodeId| 10 + 10 * from.0.abs_diff(to.0).min(2);
+    let config = SimConfig::with_ram(16 << 20).nodes(4).distance(ring);
+    all_on("a line of nodes", &config.cpus(2), 0..1);
+    let holes = SimConfig::with_holes(16 << 20).nodes(2).cpus(2);
+    all_on("2 nodes with holes", &holes, 0..2);
+}
+
+#[test]
+fn the_zones_of_32_bits() {
+    let config = SimConfig::with_ram(1024 << 20).zones(ZoneProfile::X86_32);
+    all_on("32 bits", &config.cpus(2), 0..1);
+}
+
+#[test]
+fn every_allocation_fails_on_two_nodes() {
+    without_memory(&small().nodes(2).cpus(2).tlb(8));
 }
 
 #[test]

@@ -11,12 +11,12 @@ fn main() {
             .and_then(|text| text.parse().ok())
             .unwrap_or(default)
     };
+    let program = args.next().unwrap_or_else(|| OsString::from("true"));
     let config = RunConfig {
         ram_bytes: number("RAM_MIB", 256) << 20,
         tlb_capacity: number("TLB", RunConfig::TLB_CAPACITY as u64) as usize,
-        trace: vellum_machine::Trace::OFF,
-        program: args.next().unwrap_or_else(|| OsString::from("true")),
         args: args.collect(),
+        ..RunConfig::new(program)
     };
     match run(&config) {
         Ok(outcome) => {

@@ -88,7 +88,11 @@ mod signal;
 mod space;
 mod stub;
 mod supervisor;
+mod swap;
 mod task;
+#[cfg(test)]
+mod testing;
 mod tlb;
 
 pub use run::{Exit, HostWork, RunConfig, RunError, RunOutcome, run};
+pub use swap::{SwapKind, SwapOpenError, SwapSpec};

@@ -13,7 +13,8 @@ use std::ops::Range;
 use std::time::Instant;
 use vellum_machine::{Cpus, DirectMap, Features, Fill, Machine, MemoryKind, MemoryRegion};
 use vellum_types::{
-    NodeId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnRange, Prot, SpaceId, VirtAddr, VirtRange,
+    NodeId, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnRange, PhysRange, Prot, SpaceId, VirtAddr,
+    VirtRange,
 };
 
 /// Pages around a file fault that are mapped with it.
@@ -43,7 +44,7 @@ pub(crate) struct UmMachine {
     ram: Ram,
     mailbox: Mailbox,
     stub: stub::Image,
-    regions: [MemoryRegion; 1],
+    regions: Vec<MemoryRegion>,
     zero_page: Cell<Option<Pfn>>,
     capacity: usize,
     boot: Instant,
@@ -59,10 +60,35 @@ fn page_range(range: VirtRange) -> Range<u64> {
     range.start().page_number()..range.end().as_u64().div_ceil(PAGE_SIZE)
 }
 
+/// Cuts RAM into `nodes` parts of whole blocks of the largest order; fewer if it is too small for that.
+fn split(ram: PhysRange, nodes: u8) -> Vec<MemoryRegion> {
+    let nodes = u64::from(nodes.max(1));
+    let block = Order::MAX.bytes();
+    let share = (ram.len() / nodes / block * block).max(block);
+    let mut regions = Vec::new();
+    let mut start = ram.start();
+    for node in 0..nodes {
+        let end = if node + 1 == nodes {
+            ram.end()
+        } else {
+            (start + share).min(ram.end())
+        };
+        if let Some(range) = PhysRange::new(start, end) {
+            regions.push(MemoryRegion {
+                range,
+                node: NodeId(node as u8),
+                kind: MemoryKind::Usable,
+            });
+        }
+        start = end;
+    }
+    regions
+}
+
 impl UmMachine {
-    /// A machine with `ram_bytes` of RAM (rounded down to pages) whose spaces hold at most
+    /// A machine with `ram_bytes` of RAM (rounded down to pages) on `nodes` nodes, whose spaces hold at most
     /// `capacity` runs of pages.
-    pub(crate) fn new(ram_bytes: u64, capacity: usize) -> io::Result<Self> {
+    pub(crate) fn new(ram_bytes: u64, nodes: u8, capacity: usize) -> io::Result<Self> {
         let ram = Ram::new(ram_bytes & !(PAGE_SIZE - 1))?;
         let mailbox = Mailbox::new()?;
         let paths = Paths {
@@ -70,16 +96,12 @@ impl UmMachine {
             ram: stub::proc_path(ram.fd()),
         };
         let stub = stub::Image::new(&paths)?;
-        let region = MemoryRegion {
-            range: ram.span(),
-            node: NodeId(0),
-            kind: MemoryKind::Usable,
-        };
+        let regions = split(ram.span(), nodes);
         Ok(Self {
             ram,
             mailbox,
             stub,
-            regions: [region],
+            regions,
             zero_page: Cell::new(None),
             capacity: capacity.max(16),
             boot: Instant::now(),

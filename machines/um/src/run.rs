@@ -7,10 +7,12 @@ use crate::host::wait::Status;
 use crate::machine::UmMachine;
 use crate::pace::Pace;
 use crate::supervisor::Supervisor;
+use crate::swap::{SwapOpenError, SwapSpec};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::time::Instant;
 use vellum_machine::Trace;
+use vellum_reclaim::{PolicyKind, Reclaim};
 use vellum_system::BootError;
 
 /// What to run, and on how much memory.
@@ -18,9 +20,18 @@ use vellum_system::BootError;
 pub struct RunConfig<'t> {
     /// RAM of the machine, in bytes; rounded down to pages.
     pub ram_bytes: u64,
+    /// Nodes that it is split over evenly, 1 to 8. Parts are whole blocks of 4 MiB, so a small machine
+    /// may have fewer. All CPUs are near the first.
+    pub nodes: u8,
     /// Stretches of pages that the host may hold for one address space at a time; the host's own
     /// limit (`vm.max_map_count`) must be above. Small values are for tests.
     pub tlb_capacity: usize,
+    /// Swap areas, in the order in which they are put into use.
+    pub swap: Vec<SwapSpec>,
+    /// Which page goes when memory runs short.
+    pub policy: PolicyKind,
+    /// `vm.swappiness`, 0 to 200.
+    pub swappiness: u8,
     /// Who hears of the core's events.
     pub trace: Trace<'t>,
     /// The program: a path, or a name that is looked up in PATH.
@@ -30,6 +41,21 @@ pub struct RunConfig<'t> {
 }
 
 impl RunConfig<'_> {
+    /// `program` without arguments on 256 MiB, with the defaults of all else.
+    pub fn new(program: impl Into<OsString>) -> Self {
+        Self {
+            ram_bytes: 256 << 20,
+            nodes: 1,
+            tlb_capacity: Self::TLB_CAPACITY,
+            swap: Vec::new(),
+            policy: PolicyKind::TwoList,
+            swappiness: Reclaim::SWAPPINESS,
+            trace: Trace::OFF,
+            program: program.into(),
+            args: Vec::new(),
+        }
+    }
+
     /// The default of `tlb_capacity`: half of the host's default limit.
     pub const TLB_CAPACITY: usize = 32768;
 }
@@ -88,6 +114,8 @@ pub enum RunError {
         /// The setting that does.
         setting: String,
     },
+    /// A swap area cannot be used.
+    Swap(SwapOpenError),
     /// Something else of the host.
     Host(std::io::Error),
 }
@@ -101,6 +129,7 @@ impl std::fmt::Display for RunError {
                 write!(f, "too little memory; the least is {least} bytes")
             }
             Self::NoPtrace { setting } => write!(f, "the host forbids ptrace ({setting})"),
+            Self::Swap(error) => write!(f, "{error}"),
             Self::Host(error) => write!(f, "{error}"),
         }
     }
@@ -156,7 +185,7 @@ fn find(program: &OsStr) -> Result<OsString, RunError> {
 /// See [`RunError`]; once the program runs, all that happens is part of the outcome.
 pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     let nofile = abi::raise_descriptor_limit().ok();
-    let machine = UmMachine::new(config.ram_bytes, config.tlb_capacity)?;
+    let machine = UmMachine::new(config.ram_bytes, config.nodes, config.tlb_capacity)?;
     let store = abi::HostStore::default();
     let system_config = SystemConfig {
         trace: config.trace,

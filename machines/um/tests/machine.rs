@@ -1,16 +1,14 @@
 //! Whole runs of ordinary programs.
 
 use std::path::PathBuf;
-use vellum_machine::Trace;
 use vellum_um::{Exit, RunConfig, RunError, RunOutcome, run};
 
 fn config(ram_mib: u64, tlb_capacity: usize, words: &[&str]) -> RunConfig<'static> {
     RunConfig {
         ram_bytes: ram_mib << 20,
         tlb_capacity,
-        trace: Trace::OFF,
-        program: words[0].into(),
         args: words[1..].iter().map(Into::into).collect(),
+        ..RunConfig::new(words[0])
     }
 }
 

@@ -37,9 +37,8 @@ fn both_with(name: &str, tlb_capacity: usize, scenario: fn()) {
     let outcome = run(&RunConfig {
         ram_bytes: 128 << 20,
         tlb_capacity,
-        trace: Trace::OFF,
-        program: "env".into(),
         args: words.into(),
+        ..RunConfig::new("env")
     })
     .expect("the host allows a run");
     assert_eq!(outcome.exit.code, Some(0), "{:?}", outcome.exit);

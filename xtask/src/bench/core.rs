@@ -4,7 +4,7 @@
 //! frames need no zeroing. The difference of two runs, divided by the difference of their N, is what
 //! one operation costs. Instructions are counted by callgrind and are the same on every run.
 
-use super::measure;
+use super::{check, measure};
 use crate::workspace;
 use std::process::Command;
 use std::time::Instant;
@@ -18,24 +18,27 @@ const TIMED_RUNS: usize = 5;
 /// The benchmark.
 pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     let markdown = match words {
-        [] => false,
+        [] | ["--check" | "--record"] => false,
         ["--markdown"] => true,
-        _ => return Err("bench core takes --markdown and nothing else".to_string()),
+        _ => return Err("bench core takes one of --markdown, --check, --record".to_string()),
     };
     let program = super::build(&["-p", "vellum-benches", "--bin", "core-ops"])?;
     let callgrind = measure::find("valgrind").is_some();
     if !callgrind {
-        eprintln!("valgrind is not installed: no instruction counts");
+        println!("valgrind is not installed: no instruction counts");
+    }
+    match words {
+        ["--check" | "--record"] if !callgrind => return Ok(()),
+        ["--check"] => return check::check(&program),
+        ["--record"] => return check::record(&program),
+        _ => {}
     }
     if markdown {
         println!("| operation | | instructions | ns |\n|---|---|--:|--:|");
     }
     for (name, what) in operations(&program)? {
         let count = if callgrind {
-            let (few, many) = COUNTED;
-            let difference =
-                instructions(&program, &name, many)? - instructions(&program, &name, few)?;
-            format!("{:.0}", difference / f64::from(many - few))
+            format!("{:.0}", count(&program, &name)?)
         } else {
             "–".to_string()
         };
@@ -47,6 +50,13 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Instructions of one operation.
+pub(super) fn count(program: &str, name: &str) -> Result<f64, String> {
+    let (few, many) = COUNTED;
+    let difference = instructions(program, name, many)? - instructions(program, name, few)?;
+    Ok(difference / f64::from(many - few))
 }
 
 /// Names and descriptions, as the program lists them when it is called without arguments.

@@ -3,9 +3,12 @@
 //! Each case runs natively and under vellum in turn, on one CPU, so that whatever else the machine
 //! does hits both. The ratio is of the best times.
 
+pub(crate) mod bare;
 mod cases;
+mod check;
 pub(crate) mod core;
 mod measure;
+pub(crate) mod rivals;
 mod table;
 
 use crate::workspace;

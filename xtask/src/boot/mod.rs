@@ -89,7 +89,11 @@ fn pack(options: &Options, scratch: &Scratch) -> Result<Option<PathBuf>, String>
     let mut archive = Initramfs::default();
     let mut arguments = options.program.clone();
     // A program of the host is copied in under its name; another name is one of the added files.
-    if Path::new(program).is_file() {
+    let is_added = |path: &String| {
+        path.split_once('=')
+            .is_some_and(|(name, _)| name == program)
+    };
+    if Path::new(program).is_file() && !options.added.iter().any(is_added) {
         let inside = inside(Path::new(program))?;
         archive.add_file(&inside, Path::new(program))?;
         arguments[0] = inside;

@@ -110,7 +110,7 @@ fn command(
 
 /// Memory and CPUs in equal parts.
 fn nodes(options: &Options, command: &mut Command) -> Result<(), String> {
-    let part = options.ram_bytes()? / u64::from(options.nodes) >> 20;
+    let part = (options.ram_bytes()? / u64::from(options.nodes)) >> 20;
     if part == 0 || part << 20 != options.ram_bytes()? / u64::from(options.nodes) {
         return Err(format!(
             "--ram {} in {} nodes: no whole MiB each",

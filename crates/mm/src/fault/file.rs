@@ -30,6 +30,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             Err(CacheError::OutOfMemory) => Err(MmError::NoFrames),
             Err(CacheError::Io(errno)) => Err(MmError::Io(errno)),
             Err(CacheError::BeyondEof) => Err(MmError::Fault),
+            Err(CacheError::Swapped(entry)) => Err(MmError::Swapped(entry)),
         }
     }
 

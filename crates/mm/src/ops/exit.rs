@@ -3,6 +3,7 @@
 use crate::context::MmContext;
 use crate::mm::Mm;
 use vellum_machine::Machine;
+use vellum_types::VirtAddr;
 
 impl<'m, M: Machine> MmContext<'m, M> {
     /// Takes an address space apart: areas, pages, tables. Called once, by its last user; the value
@@ -20,6 +21,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 gather.flush();
                 self.area_gone(area.into_value());
             }
+            let next = inner.areas.first().map(|area| area.start());
+            // Under the last area all is gone, to the end of the last table.
+            let ceiling = next.unwrap_or(VirtAddr::new(u64::MAX));
+            inner.table.free_tables_below(range, ceiling, &mut gather);
         }
         inner.table.destroy(&mut gather);
         gather.flush();

@@ -6,7 +6,6 @@ use crate::context::MmContext;
 use crate::fault::{FaultOutcome, SegvCode};
 use crate::mm::{Mm, MmInner};
 use vellum_machine::{Machine, VmEvent};
-use vellum_page_cache::Readahead;
 use vellum_types::{Access, PAGE_SIZE, VirtRange, VmFlags};
 
 /// `MADV_*` of Linux.
@@ -183,14 +182,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let Some(mapping) = area.backing.mapping() else {
             return Ok(());
         };
-        for va in part.pages() {
-            let index = crate::fault::index_in(area, va);
-            match mapping.read_page(&self.cache, index, Readahead::Sequential) {
-                Ok((pfn, _)) => self.put_page(pfn),
-                // Only advice: the fault that comes will say what is wrong.
-                Err(_) => break,
-            }
-        }
+        let first = crate::fault::index_in(area, part.start());
+        let last = first + part.nr_pages() - 1;
+        // Only advice: the fault that comes will say what is wrong.
+        let _ = mapping.will_need(&self.cache, first, last);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::page_align;
 use crate::MmError;
 use crate::context::{MmContext, has_frame};
-use crate::mm::Mm;
+use crate::mm::{Area, Mm, UserLeaf};
 use vellum_machine::Machine;
 use vellum_page_table::Pte;
 use vellum_types::{PAGE_SIZE, VirtAddr, VirtRange};
@@ -43,26 +43,43 @@ impl<'m, M: Machine> MmContext<'m, M> {
 
     fn residency(&self, mm: &Mm<'m>, range: VirtRange, out: &mut [u8]) -> Result<(), MmError> {
         let inner = mm.lock();
-        for (va, slot) in range.pages().zip(out) {
-            let area = inner.areas.find_containing(va).ok_or(MmError::NoMem)?;
-            let pte = inner.table.leaf(va).map_or(Pte::NONE, |leaf| leaf.get(va));
-            if let Some(entry) = pte.swap_entry() {
-                let cached = self.swap.lookup(entry);
-                *slot = u8::from(cached.is_some());
-                if let Some(pfn) = cached {
-                    self.swap.put_page(pfn);
-                }
-                continue;
+        let mut at = range.start();
+        let mut out = out;
+        while at < range.end() {
+            let area = inner.areas.find_containing(at).ok_or(MmError::NoMem)?;
+            let leaf = inner.table.leaf(at);
+            // As far as this area and this table go.
+            let table_end = at.align_down(UserLeaf::SPAN) + UserLeaf::SPAN;
+            let end = range.end().min(area.end()).min(table_end);
+            let part = VirtRange::new(at, end).ok_or(MmError::NoMem)?;
+            let (here, rest) = out.split_at_mut(part.nr_pages() as usize);
+            for (va, slot) in part.pages().zip(here) {
+                let pte = leaf.map_or(Pte::NONE, |leaf| leaf.get(va));
+                *slot = u8::from(has_frame(pte) || self.is_cached(area, va, pte));
             }
-            let mapped = has_frame(pte);
-            let cached = || {
-                let mapping = area.backing.mapping()?;
-                let pfn = mapping.find_get(crate::fault::index_in(area, va))?;
-                self.put_page(pfn);
-                Some(())
-            };
-            *slot = u8::from(mapped || cached().is_some());
+            (at, out) = (end, rest);
         }
         Ok(())
+    }
+
+    /// True if the page of an entry without a frame is in memory all the same.
+    #[inline(never)]
+    fn is_cached(&self, area: &Area<'m>, va: VirtAddr, pte: Pte) -> bool {
+        if let Some(entry) = pte.swap_entry() {
+            let cached = self.swap.lookup(entry);
+            if let Some(pfn) = cached {
+                self.swap.put_page(pfn);
+            }
+            return cached.is_some();
+        }
+        let index = crate::fault::index_in(area, va);
+        let cached = area
+            .backing
+            .mapping()
+            .and_then(|mapping| mapping.find_get(index));
+        if let Some(pfn) = cached {
+            self.put_page(pfn);
+        }
+        cached.is_some()
     }
 }

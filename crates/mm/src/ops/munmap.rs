@@ -75,7 +75,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
     ) {
         let (prev, next) = inner.areas.find_prev(range.start());
         let floor = prev.map_or(VirtAddr::ZERO, |area| area.end());
-        let ceiling = next.map_or(inner.user_range().end(), |area| area.start());
+        // Above the last area nothing is mapped, to the end of the last table, which is past user space.
+        let ceiling = next.map_or(VirtAddr::new(u64::MAX), |area| area.start());
         inner.table.free_tables(range, floor, ceiling, gather);
     }
 

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use vellum_machine::{CpuLocal, Cpus, DirectMap, Trace, VmStat};
 use vellum_memblock::MemBlock;
 use vellum_page::{AllocRequest, PageSource};
-use vellum_page_alloc::PageAllocator;
+use vellum_page_alloc::{BootParts, PageAllocator};
 use vellum_types::{
     CpuId, GfpFlags, NodeId, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, PhysAddr, PhysRange,
     ZoneType,
@@ -87,6 +87,25 @@ impl Machine {
         memblock
     }
 
+    /// As the ranges say, each with its node.
+    pub fn memblock_of(&self, memory: &[(u64, u64, u8)]) -> MemBlock {
+        let mut memblock = MemBlock::new();
+        for (start, end, node) in memory {
+            memblock.add(bytes(*start, *end), NodeId(*node)).unwrap();
+        }
+        memblock
+    }
+
+    pub fn parts(&self, memblock: MemBlock) -> BootParts<'_, 'static> {
+        BootParts::new(self.ram(), memblock, one_cpu(), &self.vmstat, Trace::OFF)
+    }
+
+    pub fn boot_from<'m>(&'m self, parts: BootParts<'m, '_>) -> &'m PageAllocator<'m> {
+        let allocator = PageAllocator::boot_from(parts).unwrap();
+        allocator.validate().unwrap();
+        allocator
+    }
+
     pub fn boot(&self) -> &PageAllocator<'_> {
         self.boot_with(self.memblock(), Trace::OFF)
     }
@@ -116,7 +135,7 @@ impl Machine {
         memblock
             .add(bytes(tables, tables + MIB), NodeId(0))
             .unwrap();
-        let need = PageAllocator::boot_bytes(memblock.span().unwrap(), 1);
+        let need = PageAllocator::boot_bytes(self.ram(), &memblock, one_cpu());
         memblock
             .reserve(bytes(tables + need, tables + MIB))
             .unwrap();
@@ -134,10 +153,7 @@ impl Drop for Machine {
 }
 
 pub fn alloc(source: &dyn PageSource, raw: u8, gfp: GfpFlags) -> Result<Pfn, OutOfMemory> {
-    source.alloc_pages(AllocRequest {
-        order: order(raw),
-        gfp,
-    })
+    source.alloc_pages(AllocRequest::new(order(raw), gfp))
 }
 
 pub fn frames(pfn: Pfn, order: Order) -> PfnRange {

@@ -13,6 +13,9 @@ use vellum_page::{AllocRequest, Memmap, PageSource, PageState};
 use vellum_page_cache::{BackingStore, IoError, MappingRef, PageCache, Readahead};
 use vellum_types::{FileId, Order, OutOfMemory, PAGE_SIZE, Pfn, PfnRange, PhysAddr, PhysRange};
 
+mod swap;
+pub use swap::Swap;
+
 pub const PAGE: usize = PAGE_SIZE as usize;
 
 /// Frames from a bitmap: first fit, aligned to the order.
@@ -24,6 +27,8 @@ pub struct Frames {
     /// Every n-th allocation fails; 0 for none.
     fail_every: AtomicU64,
     calls: AtomicU64,
+    /// Frames that came back to a shadow, and the shadow.
+    pub refaults: Mutex<Vec<(u32, u32)>>,
     /// Allocations above this order fail.
     pub max_order: AtomicU32,
 }
@@ -97,6 +102,11 @@ impl PageSource for Frames {
             page.set_refcount(1);
         }
     }
+    fn lru_refault(&self, pfn: Pfn, shadow: u32) {
+        let page = self.memmap.page(pfn);
+        assert_eq!(page.state(), PageState::File, "its class is known");
+        self.refaults.lock().unwrap().push((pfn.as_u32(), shadow));
+    }
     fn memmap(&self) -> Memmap<'_> {
         self.memmap
     }
@@ -150,6 +160,9 @@ impl BackingStore for Store {
     ) -> Result<u64, IoError> {
         assert_eq!(offset % PAGE_SIZE, 0);
         let first = offset / PAGE_SIZE;
+        if self.swap_backed(file) {
+            return Ok(0);
+        }
         self.reads.lock().unwrap().push((first, frames.len()));
         let bad = *self.bad_page.lock().unwrap();
         let is_bad = bad.is_some_and(|bad| (first..first + frames.len() as u64).contains(&bad));
@@ -188,6 +201,9 @@ impl BackingStore for Store {
         }
         Ok(())
     }
+    fn swap_backed(&self, file: FileId) -> bool {
+        file.0 >> 63 == 1
+    }
     fn sync(&self, _: FileId) -> Result<(), IoError> {
         Ok(())
     }
@@ -218,6 +234,7 @@ pub struct Rig {
     pub mappings: &'static HeapSource,
     pub table_nodes: &'static HeapSource,
     pub ram: DirectMap<'static>,
+    pub swap: &'static Swap,
     pub cache: PageCache<'static>,
 }
 
@@ -253,11 +270,12 @@ impl Rig {
             vmstat,
             fail_every: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            refaults: Mutex::default(),
             max_order: AtomicU32::new(10),
         });
         let store = leak(Store::default());
         let nodes = leak(HeapSource::new(
-            ObjectCache::<vellum_collections::RadixNode<'_, Pfn>>::BOX_LAYOUT,
+            ObjectCache::<vellum_collections::RadixNode<'_, vellum_page_cache::CacheSlot>>::BOX_LAYOUT,
         ));
         let mappings = leak(HeapSource::new(
             ObjectCache::<vellum_page_cache::Mapping<'_>>::ARC_LAYOUT,
@@ -270,6 +288,7 @@ impl Rig {
                     >::BOX_LAYOUT,
                 ),
             );
+        let swap = leak(Swap::new(frames, ram));
         let cache = PageCache::new(
             store,
             frames,
@@ -278,7 +297,8 @@ impl Rig {
             ObjectCache::new(nodes),
             ObjectCache::new(mappings),
             ObjectCache::new(table_nodes),
-        );
+        )
+        .with_swap(swap);
         Self {
             store,
             frames,
@@ -287,6 +307,7 @@ impl Rig {
             mappings,
             table_nodes,
             ram,
+            swap,
             cache,
         }
     }
@@ -302,6 +323,7 @@ impl Rig {
         self.cache.drop_all();
         self.cache.validate().unwrap();
         assert_eq!(self.cache.nr_mappings(), 0);
+        assert_eq!(self.swap.live(), 0, "swap slots leaked");
         assert_eq!(self.frames.used(), 0, "frames leaked");
         assert_eq!(self.vmstat.item(VmItem::NrFilePages), 0);
         assert_eq!(self.vmstat.item(VmItem::NrDirty), 0);

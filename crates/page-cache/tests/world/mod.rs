@@ -5,7 +5,8 @@
 use super::common::{PAGE, Rig, Rng, pattern};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use vellum_page::PageSource;
+use vellum_machine::VmItem;
+use vellum_page::{PageFlags, PageSource};
 use vellum_page_cache::{CacheError, IoError, MappingRef, Readahead};
 use vellum_types::{FileId, PAGE_SIZE, Pfn};
 
@@ -369,6 +370,80 @@ impl World {
         }
     }
 
+    /// Reclaim looks at a page: writes it with its neighbours, and takes it if nobody needs it.
+    fn reclaim(&mut self, f: usize) {
+        let from = self.rng.below(MAX_PAGES);
+        let fails = self.rng.below(8) == 0;
+        let Self { rig, files, .. } = self;
+        let file = &files[f];
+        let Some((index, pfn)) =
+            (from..MAX_PAGES).find_map(|i| Some((i, file.mapping.find_get(i)?)))
+        else {
+            return;
+        };
+        let page = rig.frames.memmap().page(pfn);
+        assert!(page.try_lock());
+        let shadow = index as u32 * 4 + 1 + f as u32 * 2;
+        let takes = |dirty: bool| page.mapcount() == 0 && page.refcount() == 2 && !dirty;
+        let dirty = page.flags().contains(PageFlags::DIRTY);
+        let expected = takes(dirty);
+        let mut gone = file
+            .mapping
+            .remove_for_reclaim(&rig.cache, pfn, Some(shadow));
+        assert_eq!(gone, expected);
+        if dirty {
+            rig.store
+                .fail_writes
+                .store(i64::from(fails), Ordering::Relaxed);
+            let inside = index * PAGE_SIZE < file.bytes.len() as u64;
+            let written = file
+                .mapping
+                .writeback_around(&rig.cache, pfn, &mut |first, run| {
+                    assert!((first..first + run.len() as u64).contains(&index));
+                });
+            rig.store.fail_writes.store(0, Ordering::Relaxed);
+            match written {
+                Ok(n) => assert_eq!(n > 0, inside && !fails),
+                Err(error) => assert!(fails && error == IoError { errno: 28 }),
+            }
+            let _ = file.mapping.check_error();
+            let expected = takes(page.flags().contains(PageFlags::DIRTY));
+            gone = file
+                .mapping
+                .remove_for_reclaim(&rig.cache, pfn, Some(shadow));
+            assert_eq!(gone, expected);
+        }
+        page.unlock();
+        if gone {
+            rig.frames.free_pages(pfn);
+        } else {
+            rig.cache.put_page(pfn);
+        }
+    }
+
+    /// Background write-back, with a store that may fail.
+    fn flush(&mut self) {
+        let target = self.rng.below(100);
+        let fails = self.rng.below(4) == 0;
+        let Self { rig, files, .. } = self;
+        rig.store
+            .fail_writes
+            .store(i64::from(fails), Ordering::Relaxed);
+        let before = rig.vmstat.item(VmItem::NrDirty);
+        let written = rig.cache.flush_some(target, &mut |_, _, _| {});
+        let failed = fails && rig.store.fail_writes.swap(0, Ordering::Relaxed) == 0;
+        for file in files {
+            let _ = file.mapping.check_error();
+        }
+        if !failed {
+            assert!(
+                written >= target.min(before),
+                "{written} of {target}, {before} dirty"
+            );
+        }
+        assert_eq!(rig.vmstat.item(VmItem::NrDirty), before - written);
+    }
+
     pub fn step(&mut self) {
         let f = self.rng.below(self.files.len() as u64) as usize;
         match self.rng.below(100) {
@@ -378,7 +453,16 @@ impl World {
             55..68 => self.map(f),
             68..80 => self.store_mapped(f),
             80..88 => self.unmap(f),
-            88..91 => self.writeback(f),
+            88..90 => self.writeback(f),
+            90 if self.rng.below(2) == 0 => self.flush(),
+            90 => {
+                for _ in 0..10 {
+                    self.reclaim(f);
+                }
+                if self.rng.below(10) == 0 {
+                    self.rig.cache.shrink_shadows(1);
+                }
+            }
             91 => self.truncate(f),
             92..94 => self.punch(f),
             94 => self.invalidate(f),

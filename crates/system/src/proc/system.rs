@@ -41,7 +41,7 @@ pub fn vmstat<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt::R
 /// Those of `out`.
 pub fn buddyinfo<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt::Result {
     for zone in system.pages().zones() {
-        write!(out, "Node 0, zone {:>8} ", zone.name)?;
+        write!(out, "Node {}, zone {:>8} ", zone.node.0, zone.name)?;
         for blocks in zone.free_area {
             write!(out, "{blocks:>6} ")?;
         }
@@ -56,7 +56,7 @@ pub fn buddyinfo<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt
 /// Those of `out`.
 pub fn zoneinfo<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt::Result {
     for zone in system.pages().zones() {
-        writeln!(out, "Node 0, zone {:>8}", zone.name)?;
+        writeln!(out, "Node {}, zone {:>8}", zone.node.0, zone.name)?;
         writeln!(out, "  pages free     {}", zone.free)?;
         writeln!(out, "        boost    0")?;
         writeln!(out, "        min      {}", zone.min)?;

@@ -77,6 +77,9 @@ boot_pd:
 
 .section .bss.stack, "aw", @nobits
 .balign 4096
-    .skip 65536
+.global boot_stack_hole             # not mapped once the kernel has tables of its own
+boot_stack_hole:
+    .skip 4096
+    .skip 524288
 boot_stack_top:
 .section .text

@@ -159,15 +159,16 @@ struct TablePointer {
 }
 
 unsafe extern "C" {
-    static vectors: [[u8; 16]; 256];
+    /// entry.s: 256 entries of 16 bytes.
+    static vectors: u8;
     fn syscall_entry();
 }
 
 /// Fills the table of vectors. Once, before any CPU loads it.
 pub(crate) fn fill_idt() {
-    for vector in 0..256usize {
-        // SAFETY: entry.s has 256 entries of 16 bytes there.
-        let entry = unsafe { (&raw const vectors[vector]) as u64 };
+    let first = (&raw const vectors) as u64;
+    for vector in 0..256u64 {
+        let entry = first + vector * 16;
         // #DF, NMI and #MC may come with a bad stack pointer. #PF uses the stack that it finds: of
         // the kernel's stack only its own faults come there, and those are fatal.
         let ist: u64 = match vector {
@@ -183,8 +184,13 @@ pub(crate) fn fill_idt() {
             | (0x8e | level << 5) << 40
             | (entry >> 16 & 0xffff) << 48;
         // SAFETY: boot runs on one CPU, and no CPU has loaded the table yet.
-        unsafe { IDT.0[vector] = [low, entry >> 32] };
+        unsafe { IDT.0[vector as usize] = [low, entry >> 32] };
     }
+}
+
+fn tables_of(id: usize) -> *mut PerCpuTables {
+    assert!(id < MAX_CPUS, "no such CPU");
+    (&raw mut TABLES).cast::<PerCpuTables>().wrapping_add(id)
 }
 
 /// Gives this CPU its segments, vectors, stacks and system-call entry. `id` is its number.
@@ -196,7 +202,7 @@ pub(crate) fn set_up(id: usize, apic: u32) {
     record.id.store(id as u32, Ordering::Relaxed);
     record.apic.store(apic, Ordering::Relaxed);
     // SAFETY: each CPU touches its own element, once, here; later only `set_stack` does.
-    let tables = unsafe { &mut *(&raw mut TABLES[id]) };
+    let tables = unsafe { &mut *tables_of(id) };
     for n in 0..3 {
         let top = (&raw const tables.stacks.0[n]) as u64 + IST_BYTES as u64;
         tables.segments.tss.ist[n] = top;
@@ -252,8 +258,10 @@ pub(crate) fn set_up(id: usize, apic: u32) {
     unsafe { x86::wrmsr(x86::LSTAR, entry) };
     // SAFETY: interrupts, traps, direction, I/O level, nesting and alignment checks off.
     unsafe { x86::wrmsr(x86::SFMASK, 0x4_7700) };
+    // SAFETY: every x86-64 has it.
+    let efer = unsafe { x86::rdmsr(x86::EFER) };
     // SAFETY: long mode and no-execute stay on.
-    unsafe { x86::wrmsr(x86::EFER, x86::rdmsr(x86::EFER) | 1) };
+    unsafe { x86::wrmsr(x86::EFER, efer | 1) };
     let features = x86::cpuid(7, 0)[1];
     let mut cr4 = x86::read_cr4();
     if features & 1 << 7 != 0 {
@@ -264,7 +272,6 @@ pub(crate) fn set_up(id: usize, apic: u32) {
     }
     // SAFETY: the kernel neither runs nor touches pages of programs.
     unsafe { x86::write_cr4(cr4) };
-    record.online.store(true, Ordering::Release);
 }
 
 /// Where the next entry from a program begins its frame.
@@ -272,6 +279,9 @@ pub(crate) fn set_stack(top: u64) {
     let cpu = this();
     cpu.stack_top.store(top, Ordering::Relaxed);
     let id = cpu.id.load(Ordering::Relaxed) as usize;
+    let tables = tables_of(id);
+    // SAFETY: an element of TABLES.
+    let slot = unsafe { &raw mut (*tables).segments.tss.rsp };
     // SAFETY: this CPU's own; the processor reads it at the next entry.
-    unsafe { (&raw mut TABLES[id].segments.tss.rsp[0]).write_unaligned(top) };
+    unsafe { slot.cast::<u64>().write_unaligned(top) };
 }

@@ -2,6 +2,8 @@
 # registers, the number of the call or vector, the error code, and what iretq takes. TrapFrame in
 # trap.rs is the same. Interrupts are off from here until the way out.
 
+# What a called function may change is always saved. What it keeps is still in the registers when the
+# handler comes back, and is only stored if somebody is to see or change all of the program's state.
 .macro save
     pushq %rdi
     pushq %rsi
@@ -12,26 +14,22 @@
     pushq %r9
     pushq %r10
     pushq %r11
-    pushq %rbx
-    pushq %rbp
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    subq $512, %rsp
+    subq $560, %rsp
     fxsave64 (%rsp)
-    cld
+.endm
+
+.macro save_rest
+    movq %rbx, 552(%rsp)
+    movq %rbp, 544(%rsp)
+    movq %r12, 536(%rsp)
+    movq %r13, 528(%rsp)
+    movq %r14, 520(%rsp)
+    movq %r15, 512(%rsp)
 .endm
 
 .macro restore
     fxrstor64 (%rsp)
-    addq $512, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbp
-    popq %rbx
+    addq $560, %rsp
     popq %r11
     popq %r10
     popq %r9
@@ -41,6 +39,15 @@
     popq %rdx
     popq %rsi
     popq %rdi
+.endm
+
+.macro restore_rest
+    movq 552(%rsp), %rbx
+    movq 544(%rsp), %rbp
+    movq 536(%rsp), %r12
+    movq 528(%rsp), %r13
+    movq 520(%rsp), %r14
+    movq 512(%rsp), %r15
 .endm
 
 .section .text
@@ -58,16 +65,20 @@ syscall_entry:
     pushq $0
     pushq %rax
     save
-    ldmxcsr kernel_mxcsr(%rip)
     movq %rsp, %rdi
     call syscall_handler
     testl %eax, %eax
-    jnz trap_return
+    jnz 1f
     # rcx and r11 are still what the processor put there: rip and rflags.
     restore
     movq 40(%rsp), %rsp
     swapgs
     sysretq
+1:  save_rest
+    movq %rsp, %rdi
+    movl %eax, %esi
+    call syscall_slow
+    jmp trap_return
 
 .balign 64
 trap_common:
@@ -75,21 +86,28 @@ trap_common:
     jz trap_kernel
     swapgs
     save
-    ldmxcsr kernel_mxcsr(%rip)
+    cld
     movq %rsp, %rdi
     call trap_handler
+    testl %eax, %eax
+    jz 1f
+    save_rest
+    movq %rsp, %rdi
+    movl %eax, %esi
+    call trap_slow
 .global trap_return
 trap_return:
-    restore
+    restore_rest
+1:  restore
     addq $16, %rsp
     swapgs
-.global last_iretq
-last_iretq:
     iretq
 
 # In kernel mode only the idle loop is interrupted; everything else is a bug, and reported.
 trap_kernel:
     save
+    save_rest
+    cld
     movq %rsp, %rdi
     call kernel_trap
     restore
@@ -138,9 +156,3 @@ vectors:
     jmp trap_common
     .set vector, vector + 1
     .endr
-
-.section .rodata
-.balign 4
-kernel_mxcsr:
-    .long 0x1f80
-.section .text

@@ -3,7 +3,7 @@
 
 use crate::machine::try_system;
 use crate::paging;
-use crate::sync::Once;
+use crate::sync::{Lock, Once};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +51,61 @@ pub(crate) fn set_up() -> Result<(), vellum_types::OutOfMemory> {
     if caches.iter().all(Option::is_some) {
         CACHES.set(caches.map(|cache| cache.unwrap_or_else(|| unreachable!("checked above"))));
     }
+    refill_reserve();
     Ok(())
+}
+
+/// Frames that are given back when nothing else is left, so that the kernel can still kill somebody
+/// and clean up after it.
+struct Reserve {
+    frames: [Pfn; RESERVE],
+    len: usize,
+}
+
+const RESERVE: usize = 64;
+/// Frames given back at a time.
+const PORTION: usize = 16;
+
+static RESERVED: Lock<Reserve> = Lock::new(Reserve {
+    frames: [Pfn::NONE; RESERVE],
+    len: 0,
+});
+
+/// Takes what the reserve lacks, if there is enough again.
+pub(crate) fn refill_reserve() {
+    let pages = crate::machine::system().pages();
+    let mut reserve = RESERVED.lock();
+    while reserve.len < RESERVE {
+        let Ok(frame) = pages.alloc_pages(AllocRequest::kernel(Order::ZERO)) else {
+            return;
+        };
+        let at = reserve.len;
+        reserve.frames[at] = frame;
+        reserve.len += 1;
+    }
+}
+
+/// Tries again with some of the reserve given back, for as long as there is any.
+#[cold]
+fn with_reserve<T>(mut take: impl FnMut() -> Option<T>) -> Option<T> {
+    let pages = try_system()?.pages();
+    loop {
+        let mut reserve = RESERVED.lock();
+        let end = reserve.len;
+        let start = end.saturating_sub(PORTION);
+        reserve.len = start;
+        let portion = reserve.frames;
+        drop(reserve);
+        if start == end {
+            return None;
+        }
+        portion[start..end]
+            .iter()
+            .for_each(|frame| pages.free_pages(*frame));
+        if let Some(value) = take() {
+            return Some(value);
+        }
+    }
 }
 
 /// The class of a layout, or `None` for whole pages.
@@ -94,19 +148,20 @@ unsafe impl GlobalAlloc for Heap {
             return early(layout);
         };
         if let Some(class) = class(layout) {
-            return caches[class]
-                .alloc_object()
-                .map_or(core::ptr::null_mut(), NonNull::as_ptr);
+            let object = caches[class].alloc_object();
+            let object = object.or_else(|| with_reserve(|| caches[class].alloc_object()));
+            return object.map_or(core::ptr::null_mut(), NonNull::as_ptr);
         }
         let (Some(system), Some(order)) = (try_system(), Order::for_bytes(layout.size() as u64))
         else {
             return core::ptr::null_mut();
         };
-        match system.pages().alloc_pages(AllocRequest::kernel(order)) {
-            Ok(frame) => paging::ram()
+        let take = || system.pages().alloc_pages(AllocRequest::kernel(order)).ok();
+        match take().or_else(|| with_reserve(take)) {
+            Some(frame) => paging::ram()
                 .ptr(frame.addr(), layout.size() as u64)
                 .as_ptr(),
-            Err(_) => core::ptr::null_mut(),
+            None => core::ptr::null_mut(),
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::cpu::{self, Here};
 use crate::{clock, paging, smp, x86};
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use vellum_bare::acpi;
 use vellum_machine::{Cpus, DirectMap, Features, Fill, Machine, MemoryRegion};
 use vellum_system::System;
@@ -19,7 +19,7 @@ pub(crate) struct BareMachine {
     pub(crate) regions: Vec<MemoryRegion>,
     pub(crate) distances: Vec<u8>,
     pub(crate) nr_cpus: u16,
-    pub(crate) fault_around_pages: u32,
+    pub(crate) fault_around_pages: AtomicU32,
     pub(crate) anon_order_max: Order,
 }
 
@@ -54,6 +54,13 @@ pub(crate) fn try_system() -> Option<&'static System<'static, BareMachine>> {
 }
 
 impl BareMachine {
+    /// `fault_around_bytes` of debugfs: down to a power of two, at least a page.
+    pub(crate) fn set_fault_around(&self, bytes: u64) {
+        let pages = (bytes / vellum_types::PAGE_SIZE).clamp(1, 512) as u32;
+        let pages = 1 << pages.ilog2();
+        self.fault_around_pages.store(pages, Ordering::Relaxed);
+    }
+
     fn is_current(space: SpaceId) -> bool {
         cpu::this().space.load(Ordering::Relaxed) == space.0
     }
@@ -83,7 +90,7 @@ impl Machine for BareMachine {
         Features {
             nr_cpus: self.nr_cpus,
             hw_access_dirty: true,
-            fault_around_pages: self.fault_around_pages,
+            fault_around_pages: self.fault_around_pages.load(Ordering::Relaxed),
             anon_order_max: self.anon_order_max,
         }
     }

@@ -33,3 +33,4 @@ mod x86;
 core::arch::global_asm!(include_str!("boot.s"), options(att_syntax));
 core::arch::global_asm!(include_str!("entry.s"), options(att_syntax));
 core::arch::global_asm!(include_str!("mem.s"), options(att_syntax));
+core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));

@@ -40,6 +40,7 @@ unsafe extern "C" {
     static text_end: u8;
     static rodata_end: u8;
     static image_end: u8;
+    static boot_stack_hole: u8;
 }
 
 /// Address of a symbol of the linker script.
@@ -151,7 +152,7 @@ pub(crate) fn set_up(end: u64) {
     let gigabytes = x86::cpuid(0x8000_0001, 0)[3] & 1 << 26 != 0;
     let mut at = fine;
     while at < end {
-        let huge = gigabytes && at % (1 << 30) == 0;
+        let huge = gigabytes && at.is_multiple_of(1 << 30);
         map(root, DIRECT + at, at, if huge { 2 } else { 1 }, DATA);
         at += if huge { 1 << 30 } else { 1 << 21 };
     }
@@ -164,7 +165,9 @@ pub(crate) fn set_up(end: u64) {
         } else {
             DATA
         };
-        map(root, page, page - KERNEL_VMA, 0, flags);
+        if page != symbol!(boot_stack_hole) {
+            map(root, page, page - KERNEL_VMA, 0, flags);
+        }
         page += PAGE_SIZE;
     }
     // The entry of the top table must exist before the first address space copies it.
@@ -198,11 +201,6 @@ pub(crate) fn share_kernel(root: Pfn) {
         let slot = (at >> 39) as usize & 511;
         theirs[slot].store(ours[slot].load(Ordering::Relaxed), Ordering::Release);
     }
-}
-
-/// Bytes of the firmware's, wherever they are: copied through a window if RAM does not reach there.
-pub(crate) fn read_physical(at: u64, out: &mut [u8]) {
-    ram().read_bytes(PhysAddr::new(at), out);
 }
 
 /// Maps a device's registers.
@@ -248,5 +246,9 @@ pub(crate) fn new_stack() -> Option<u64> {
 
 /// True if `address` is in the hole below a kernel stack.
 pub(crate) fn is_stack_hole(address: u64) -> bool {
-    (STACKS..DEVICES).contains(&address) && (address - STACKS) / (STACK_PAGES * PAGE_SIZE) % 2 == 0
+    if address & !(PAGE_SIZE - 1) == symbol!(boot_stack_hole) {
+        return true;
+    }
+    (STACKS..DEVICES).contains(&address)
+        && ((address - STACKS) / (STACK_PAGES * PAGE_SIZE)).is_multiple_of(2)
 }

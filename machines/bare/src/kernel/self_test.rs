@@ -9,7 +9,9 @@ use vellum_types::Order;
 
 type Outcome = Result<(), &'static str>;
 
-const TESTS: [(&str, fn() -> Outcome); 4] = [
+type Test = (&'static str, fn() -> Outcome);
+
+const TESTS: [Test; 4] = [
     ("heap", heap),
     ("blocks", blocks),
     ("spaces", spaces),
@@ -83,14 +85,16 @@ fn heap() -> Outcome {
 /// Blocks of all orders are taken, and coalesce again.
 fn blocks() -> Outcome {
     let pages = system().pages();
-    let free = pages.nr_free_pages();
     let mut taken = Vec::with_capacity(128);
+    pages.drain_local();
+    let free = pages.nr_free_pages();
     for order in Order::all() {
         for _ in 0..4 {
             taken.extend(pages.alloc_pages(AllocRequest::kernel(order)));
         }
     }
     taken.into_iter().for_each(|frame| pages.free_pages(frame));
+    pages.drain_local();
     if pages.nr_free_pages() != free {
         return Err("pages are missing");
     }

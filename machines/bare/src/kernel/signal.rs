@@ -58,16 +58,10 @@ impl Default for Actions {
 }
 
 /// sigaltstack(2).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct AltStack {
     base: u64,
     size: u64,
-}
-
-impl Default for AltStack {
-    fn default() -> Self {
-        Self { base: 0, size: 0 }
-    }
 }
 
 impl AltStack {

@@ -8,6 +8,7 @@ use crate::{apic, clock, cpu, fs, heap, init, paging, random, sched, self_test, 
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use vellum_bare::pvh::{self, NodeMemory, StartInfo};
 use vellum_machine::MemoryKind;
 use vellum_system::{BackingStore, IoError, System, SystemConfig};
@@ -86,6 +87,7 @@ extern "C" fn kernel_start(info: u32) -> ! {
     paging::set_up(end);
     cpu::fill_idt();
     cpu::set_up(0, 0);
+    cpu::this().online.store(true, Ordering::Release);
     apic::set_up();
     clock::set_up();
     clock::set_up_net();
@@ -199,7 +201,7 @@ fn boot_system(
         regions,
         distances,
         nr_cpus,
-        fault_around_pages: number("fault_around", 16u32).next_power_of_two().min(512),
+        fault_around_pages: 16.into(),
         anon_order_max: Order::new(number("anon_order", 0u32).min(9) as u8).unwrap_or(Order::ZERO),
     });
     match System::boot(machine, &STORE, SystemConfig::default()) {

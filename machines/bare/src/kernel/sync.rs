@@ -31,10 +31,6 @@ impl<T> Lock<T> {
         Guard(self)
     }
 
-    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
-        (!self.taken.swap(true, Ordering::Acquire)).then_some(Guard(self))
-    }
-
     /// Takes the lock with no guard: `raw_unlock` gives it back, perhaps on another stack.
     #[inline]
     pub(crate) fn raw_lock(&self) {

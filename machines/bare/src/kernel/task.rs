@@ -96,11 +96,6 @@ impl Task {
         self.attention.load(Ordering::Relaxed)
     }
 
-    /// The frame of the program at the top of the kernel stack.
-    pub(crate) fn frame(&self) -> *mut TrapFrame {
-        (self.stack_top - FRAME_BYTES) as *mut TrapFrame
-    }
-
     /// A task that will begin with `frame` in ring 3. `None` without memory for its stack.
     pub(crate) fn new(
         tid: u32,
@@ -118,8 +113,9 @@ impl Task {
         let start = task_start as *const () as u64;
         let saved = at as u64 - 56;
         for (n, word) in [0, 0, 0, 0, 0, 0, start].into_iter().enumerate() {
+            let slot = (saved as *mut u64).wrapping_add(n);
             // SAFETY: the words below the frame, in the same stack: what switch_stacks pops.
-            unsafe { (saved as *mut u64).add(n).write(word) };
+            unsafe { slot.write(word) };
         }
         let task = Self::bare(tid, process, top, saved, false);
         task.set_mm(mm);
@@ -189,6 +185,7 @@ pub(crate) fn current_arc() -> Arc<Task> {
 pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) parent: Lock<Weak<Process>>,
+    pub(crate) parent_pid: AtomicU32,
     pub(crate) children: Lock<Vec<Arc<Process>>>,
     pub(crate) threads: Lock<Vec<Arc<Task>>>,
     /// The same as its threads', for others to look at.
@@ -232,6 +229,7 @@ impl Process {
         Arc::new(Self {
             pid,
             parent: Lock::new(parent.map_or_else(Weak::new, Arc::downgrade)),
+            parent_pid: AtomicU32::new(parent.map_or(0, |p| p.pid)),
             children: Lock::new(Vec::new()),
             threads: Lock::new(Vec::new()),
             mm: Lock::new(None),
@@ -259,6 +257,12 @@ impl Process {
             limits: Lock::new(parent.map_or_else(Default::default, |p| *p.limits.lock())),
             usage: Lock::new(Usage::default()),
         })
+    }
+
+    /// Gives the process to another.
+    pub(crate) fn set_parent(&self, parent: &Arc<Process>) {
+        *self.parent.lock() = Arc::downgrade(parent);
+        self.parent_pid.store(parent.pid, Ordering::Relaxed);
     }
 
     pub(crate) fn is_zombie(&self) -> bool {

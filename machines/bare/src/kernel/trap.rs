@@ -45,16 +45,43 @@ pub(crate) const VECTOR_SPURIOUS: u64 = 0xff;
 
 const PAGE_FAULT: u64 = 14;
 
+/// Nothing else is to be done: the program goes on.
+pub(crate) const DONE: u32 = 0;
+/// Signals, the time slice or a flush come first.
+pub(crate) const LEAVE: u32 = 1;
+/// All of the program's state is needed for what it asks.
+pub(crate) const ALL: u32 = 2;
+
 /// From ring 3, all but system calls.
 #[unsafe(no_mangle)]
-extern "C" fn trap_handler(frame: &mut TrapFrame) {
+extern "C" fn trap_handler(frame: &mut TrapFrame) -> u32 {
     smp::entered();
-    if frame.number == PAGE_FAULT {
-        page_fault(frame);
-    } else {
+    if frame.number != PAGE_FAULT {
+        return ALL;
+    }
+    page_fault(frame);
+    may_go_on()
+}
+
+/// What `trap_handler` left, with the whole frame.
+#[unsafe(no_mangle)]
+extern "C" fn trap_slow(frame: &mut TrapFrame, what: u32) {
+    if what == ALL {
         other(frame);
     }
     return_to_user(frame);
+}
+
+/// DONE if nothing keeps the program from going on.
+#[inline]
+pub(crate) fn may_go_on() -> u32 {
+    let cpu = cpu::this();
+    let waits = task::current().has_signal() || cpu.resched.load(Ordering::Relaxed);
+    if waits || !smp::may_leave() {
+        LEAVE
+    } else {
+        DONE
+    }
 }
 
 #[inline]
@@ -97,16 +124,13 @@ fn page_fault(frame: &TrapFrame) {
 #[cold]
 fn other(frame: &mut TrapFrame) {
     let task = task::current();
+    let answered = frame.number == 13 && clock::emulate_rdtsc(frame);
     // SI_KERNEL, FPE_INTDIV, TRAP_BRKPT and their like. Source: sigaction(2).
     match frame.number {
         0 => signal::force(task, signal::SIGFPE, 1, frame.rip),
         1 => signal::force(task, signal::SIGTRAP, 2, frame.rip),
         3 => signal::force(task, signal::SIGTRAP, 0x80, frame.rip),
-        4 | 5 | 10 | 11 | 12 | 13 => {
-            if !clock::emulate_rdtsc(frame) {
-                signal::force(task, signal::SIGSEGV, 0x80, 0);
-            }
-        }
+        4 | 5 | 10..=13 if !answered => signal::force(task, signal::SIGSEGV, 0x80, 0),
         6 => signal::force(task, signal::SIGILL, 2, frame.rip),
         16 | 19 => signal::force(task, signal::SIGFPE, 7, frame.rip),
         17 => signal::force(task, signal::SIGBUS, 1, 0),
@@ -190,6 +214,7 @@ fn fatal(frame: &TrapFrame) -> ! {
 /// The last work before a program goes on: signals, the time slice, flushes.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn return_to_user(frame: &mut TrapFrame) {
+    smp::entered();
     loop {
         let cpu = cpu::this();
         if cpu.resched.load(Ordering::Relaxed) {

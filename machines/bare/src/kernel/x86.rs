@@ -38,14 +38,6 @@ pub(crate) fn inb(port: u16) -> u8 {
     value
 }
 
-#[inline]
-pub(crate) fn inl(port: u16) -> u32 {
-    let value: u32;
-    // SAFETY: as for outb.
-    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack)) }
-    value
-}
-
 /// # Safety
 /// The register exists, and the value keeps memory and control flow as Rust expects them.
 #[inline]

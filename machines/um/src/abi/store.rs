@@ -370,26 +370,11 @@ impl BackingStore for HostStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ptr::NonNull;
-    use vellum_types::{PhysAddr, PhysRange};
-
-    fn ram(memory: &'static mut [u8]) -> DirectMap<'static> {
-        let len = memory.len() as u64;
-        let base = NonNull::new(memory.as_mut_ptr()).unwrap();
-        let span = PhysRange::new(PhysAddr::ZERO, PhysAddr::new(len)).unwrap();
-        // SAFETY: leaked memory, used by nobody else, page aligned by the caller.
-        unsafe { DirectMap::new(base, span) }
-    }
-
-    fn pages(n: usize) -> &'static mut [u8] {
-        let memory: &'static mut [u8] = Box::leak(vec![0u8; (n + 1) * 4096].into_boxed_slice());
-        let skip = memory.as_ptr().align_offset(4096);
-        &mut memory[skip..skip + n * 4096]
-    }
+    use crate::testing::ram;
 
     #[test]
     fn reads_and_writes_scattered_frames() {
-        let ram = ram(pages(4));
+        let ram = ram(4);
         let store = HostStore::default();
         let mut content = vec![1u8; 4096];
         content.extend(vec![2u8; 100]);

@@ -37,7 +37,6 @@ pub(crate) const EISDIR: i32 = 21;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const EMFILE: i32 = 24;
 pub(crate) const ENOTTY: i32 = 25;
-pub(crate) const EFBIG: i32 = 27;
 pub(crate) const ESPIPE: i32 = 29;
 pub(crate) const EPIPE: i32 = 32;
 pub(crate) const ERANGE: i32 = 34;

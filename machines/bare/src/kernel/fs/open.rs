@@ -2,8 +2,7 @@
 
 use super::pipe::Pipe;
 use super::{
-    Device, EAGAIN, EBADF, EFAULT, EINTR, EINVAL, EISDIR, ERESTARTSYS, ESPIPE, Inode, Result,
-    console,
+    Device, EAGAIN, EBADF, EINTR, EINVAL, EISDIR, ERESTARTSYS, ESPIPE, Inode, Result, console,
 };
 use crate::machine::system;
 use crate::sync::Lock;
@@ -107,7 +106,7 @@ impl File {
                 (end - start) as u64
             }
             Kind::Folder => return Err(EISDIR),
-            Kind::Device(Device::Null) => 0,
+            Kind::Device(Device::Null | Device::FaultAround) => 0,
             Kind::Device(Device::Zero | Device::Full) => {
                 user::fill(to, len, |bytes| bytes.fill(0))?
             }
@@ -172,6 +171,15 @@ impl File {
             Kind::Text(_) => Err(EINVAL),
             Kind::Device(Device::Full) => Err(28),
             Kind::Device(Device::Console) => console::write(from, len),
+            Kind::Device(Device::FaultAround) => {
+                let mut text = [0; 20];
+                let text = &mut text[..(len as usize).min(20)];
+                user::get(from, text)?;
+                let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
+                let bytes = text.trim().parse().map_err(|_| EINVAL)?;
+                system().machine().set_fault_around(bytes);
+                Ok(len)
+            }
             Kind::Device(_) => Ok(len),
             Kind::PipeIn(pipe) => pipe.write(from, len, self.nonblocking()),
             Kind::PipeOut(_) => Err(EBADF),
@@ -242,9 +250,4 @@ pub(crate) fn interrupted(woken: crate::wait::Woken) -> i32 {
         crate::wait::Woken::Signal => ERESTARTSYS,
         crate::wait::Woken::Timeout => EINTR,
     }
-}
-
-/// EFAULT unless every byte is there.
-pub(crate) fn whole(done: core::result::Result<(), usize>) -> Result<()> {
-    done.map_err(|_| EFAULT)
 }

@@ -95,13 +95,4 @@ impl FdTable {
         }
         closed
     }
-
-    /// The numbers in use.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
-        self.0
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.is_some())
-            .map(|(fd, _)| fd)
-    }
 }

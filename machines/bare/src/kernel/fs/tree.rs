@@ -30,6 +30,8 @@ pub(crate) enum Device {
     Full,
     Random,
     Console,
+    /// `/sys/kernel/debug/fault_around_bytes`.
+    FaultAround,
 }
 
 /// What an inode is.
@@ -192,7 +194,14 @@ pub(crate) fn mount_root() -> Result<()> {
     ] {
         dev.add(name, Inode::device(device))?;
     }
-    dev.add("shm", Inode::folder(0o1777))
+    dev.add("shm", Inode::folder(0o1777))?;
+    let mut at = root.clone();
+    for name in ["sys", "kernel", "debug"] {
+        let folder = Inode::folder(0o755);
+        at.add(name, folder.clone())?;
+        at = folder;
+    }
+    at.add("fault_around_bytes", Inode::device(Device::FaultAround))
 }
 
 /// Unpacks an initramfs into the tree.

@@ -211,7 +211,7 @@ pub(super) fn ioctl(fd: i32, request: u64, argument: u64) -> Result<u64> {
 
 pub(super) fn ftruncate(fd: i32, size: u64) -> Result<u64> {
     let file = fs::file(fd)?;
-    if !file.writable() || size as i64 > i64::MAX {
+    if !file.writable() {
         return Err(EINVAL);
     }
     let inode = file.inode.as_ref().ok_or(EINVAL)?;
@@ -289,6 +289,7 @@ pub(super) fn device_number(device: Device) -> u64 {
         Device::Full => 0x107,
         Device::Random => 0x109,
         Device::Console => 0x501,
+        Device::FaultAround => 0x600,
     }
 }
 
@@ -337,6 +338,27 @@ pub(super) fn getdents(fd: i32, to: u64, len: u64) -> Result<u64> {
     }
     for (name, inode) in entries.lock().iter() {
         list.push((name.clone(), inode.number, inode.kind()));
+    }
+    if file.path == "/proc" {
+        for process in task::all() {
+            list.push((
+                process.pid.to_string(),
+                u64::from(process.pid) << 32,
+                fs::S_IFDIR,
+            ));
+        }
+        for name in [
+            "self",
+            "meminfo",
+            "vmstat",
+            "buddyinfo",
+            "zoneinfo",
+            "slabinfo",
+            "stat",
+            "uptime",
+        ] {
+            list.push((name.to_string(), 3, S_IFREG));
+        }
     }
     let start = file.position.load(Ordering::Relaxed) as usize;
     let mut out: Vec<u8> = Vec::new();

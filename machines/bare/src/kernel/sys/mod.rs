@@ -9,10 +9,10 @@ pub(crate) mod process;
 mod time;
 pub(crate) mod user;
 
-use crate::fs::{EAGAIN, EINTR, EINVAL, ENOSYS, ERESTARTSYS, Result};
+use crate::fs::{EINVAL, ENOSYS, ERESTARTSYS, Result};
 use crate::sync::Lock;
-use crate::trap::{TrapFrame, return_to_user};
-use crate::{cpu, signal, smp, task};
+use crate::trap::{ALL, TrapFrame, may_go_on, return_to_user};
+use crate::{signal, smp, task};
 use alloc::collections::BTreeMap;
 use core::sync::atomic::Ordering;
 
@@ -27,39 +27,55 @@ pub(crate) fn for_each_unknown(mut each: impl FnMut(u64, u64)) {
         .for_each(|(number, times)| each(*number, *times));
 }
 
-/// From ring 3 by SYSCALL. Returns 0 if nothing but the result changed in the frame, so that SYSRET
-/// will do.
+/// From ring 3 by SYSCALL. Returns what `entry.s` does next.
 #[unsafe(no_mangle)]
 extern "C" fn syscall_handler(frame: &mut TrapFrame) -> u32 {
     smp::entered();
     let number = frame.number;
-    let result = dispatch(frame, number);
-    let task = task::current();
-    match result {
+    if number == GETPPID {
+        frame.rax = u64::from(task::current().process.parent_pid.load(Ordering::Relaxed));
+        return may_go_on();
+    }
+    if needs_all(number) {
+        return ALL;
+    }
+    answer(frame, number);
+    may_go_on()
+}
+
+/// What `syscall_handler` left, with the whole frame.
+#[unsafe(no_mangle)]
+extern "C" fn syscall_slow(frame: &mut TrapFrame, what: u32) {
+    if what == ALL {
+        answer(frame, frame.number);
+    }
+    return_to_user(frame);
+}
+
+#[inline]
+fn answer(frame: &mut TrapFrame, number: u64) {
+    match dispatch(frame, number) {
         Ok(value) => frame.rax = value,
         Err(errno) => {
             frame.rax = (-i64::from(errno)) as u64;
             if errno == ERESTARTSYS {
-                signal::note_restart(task, errno);
+                signal::note_restart(task::current(), errno);
             }
         }
     }
-    let special = matches!(number, SIGRETURN | EXECVE);
-    if special
-        || task.has_signal()
-        || cpu::this().resched.load(Ordering::Relaxed)
-        || !smp::may_leave()
-    {
-        smp::entered();
-        return_to_user(frame);
-        return 1;
-    }
-    0
 }
 
+const GETPPID: u64 = 110;
 const SIGRETURN: u64 = 15;
 const EXECVE: u64 = 59;
 
+/// Calls that read or change registers that are not arguments.
+#[inline]
+fn needs_all(number: u64) -> bool {
+    matches!(number, SIGRETURN | 56..=EXECVE)
+}
+
+#[inline(always)]
 fn dispatch(frame: &mut TrapFrame, number: u64) -> Result<u64> {
     let [a, b, c, d, e, f] = [
         frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9,
@@ -135,7 +151,7 @@ fn dispatch(frame: &mut TrapFrame, number: u64) -> Result<u64> {
         62 => process::kill(a as i32, b as u32),
         63 => misc::uname(a),
         72 => files::fcntl(fd, b as u32, c),
-        73 | 74 | 75 => crate::fs::file(fd).map(|_| 0),
+        73..=75 => crate::fs::file(fd).map(|_| 0),
         76 => names::truncate(a, b),
         77 => files::ftruncate(fd, b),
         78 | 217 => files::getdents(fd, b, c),
@@ -173,7 +189,6 @@ fn dispatch(frame: &mut TrapFrame, number: u64) -> Result<u64> {
             .and_then(|()| user::put_half(c, 0))
             .map(|()| 0),
         109 => process::setpgid(a as u32, b as u32),
-        110 => Ok(process::parent_pid()),
         111 => process::getpgid(0),
         112 => process::setsid(),
         121 => process::getpgid(a as u32),
@@ -244,13 +259,5 @@ fn dispatch(frame: &mut TrapFrame, number: u64) -> Result<u64> {
             *UNKNOWN.lock().entry(number).or_insert(0) += 1;
             Err(ENOSYS)
         }
-    }
-}
-
-/// What a wait answers that ended without what it waited for, where time is not an error.
-fn ended(woken: crate::wait::Woken) -> i32 {
-    match woken {
-        crate::wait::Woken::Signal => EINTR,
-        crate::wait::Woken::Timeout => EAGAIN,
     }
 }

@@ -210,6 +210,7 @@ pub(crate) fn exit_thread(status: i32) -> ! {
         if let Some(mm) = mm {
             system().mm_put(mm);
         }
+        crate::heap::refill_reserve();
         if last {
             let files = core::mem::take(&mut *process.files.lock());
             drop(files);
@@ -228,7 +229,7 @@ fn die(process: &Arc<Process>, status: i32) {
     let orphans = core::mem::take(&mut *process.children.lock());
     let first = init::process();
     for orphan in orphans {
-        *orphan.parent.lock() = Arc::downgrade(&first);
+        orphan.set_parent(&first);
         first.children.lock().push(orphan);
     }
     if Arc::ptr_eq(process, &first) {
@@ -367,11 +368,6 @@ pub(super) fn sigtimedwait(set: u64, info: u64, timeout: u64) -> Result<u64> {
         user::put_half(info, number)?;
     }
     Ok(u64::from(number))
-}
-
-pub(super) fn parent_pid() -> u64 {
-    let parent = task::current().process.parent.lock().upgrade();
-    parent.map_or(0, |parent| u64::from(parent.pid))
 }
 
 fn process_or_me(pid: u32) -> Result<Arc<Process>> {
