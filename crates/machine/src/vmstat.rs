@@ -136,6 +136,24 @@ counters! {
         WorkingsetRestoreAnon = "workingset_restore_anon",
         /// Of the file pages, those that had been active before.
         WorkingsetRestoreFile = "workingset_restore_file",
+        /// Pages that moved to another frame.
+        PgMigrateSuccess = "pgmigrate_success",
+        /// Pages that could not.
+        PgMigrateFail = "pgmigrate_fail",
+        /// Requests for which memory was compacted.
+        CompactStall = "compact_stall",
+        /// Of those, compactions that ended in vain.
+        CompactFail = "compact_fail",
+        /// Of those, compactions that made a block.
+        CompactSuccess = "compact_success",
+        /// Frames looked at for pages to move.
+        CompactMigrateScanned = "compact_migrate_scanned",
+        /// Free frames found on the way, that need not be emptied.
+        CompactFreeScanned = "compact_free_scanned",
+        /// Pages taken off their lists to be moved.
+        CompactIsolated = "compact_isolated",
+        /// Anonymous pages that MADV_FREE had given up, dropped.
+        PgLazyFreed = "pglazyfreed",
         /// Tree nodes freed that held nothing but shadows.
         WorkingsetNodeReclaim = "workingset_nodereclaim",
         /// Page-cache pages that became dirty.

@@ -33,7 +33,7 @@
 //! # From pages to entries
 //! Each area that shows a file stands among the file's mappers, and each that has private pages in
 //! `anon_vma`s (`rmap`), so that reclaim can ask [`MmContext::page_referenced`], call
-//! [`MmContext::try_to_unmap`] and move a page by [`MmContext::migrate_page`], at a cost in proportion to
+//! [`MmContext::try_to_unmap`] and move a page by [`MmContext::migrate`], at a cost in proportion to
 //! those who map it.
 //!
 //! # Invariants
@@ -53,24 +53,28 @@
 //! holds no lock, reclaims, and does it again. Signals are outcomes, not errors.
 //!
 //! # What this does not do
-//! It does not choose what is reclaimed, and shared memory does not go to swap. Pages with several entries are
-//! not migrated. No huge user pages, no overcommit accounting. Linux: `mm/memory.c`, `mm/mmap.c` and their neighbours.
+//! It does not choose what is reclaimed, and shared memory does not go to swap. No huge user pages, no overcommit accounting. Linux: `mm/memory.c`, `mm/mmap.c` and their neighbours.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod backing;
+mod compact;
 mod context;
 mod error;
 mod fault;
 mod file_io;
 mod file_map;
+mod host;
+mod migrate;
 mod mm;
 mod ops;
 mod reverse;
 mod room;
 mod shmem;
 mod spaces;
+mod swap_around;
+mod swapoff;
 mod uaccess;
 mod validate;
 mod walk;
@@ -79,8 +83,9 @@ pub use backing::{Object, VmBacking};
 pub use context::{MmCaches, MmContext, MmParts};
 pub use error::MmError;
 pub use fault::{FaultInfo, FaultOutcome, SegvCode};
+pub use host::Shrinker;
 pub use mm::{Area, Limits, Mm, MmLayout, MmRef, MmStats, Rss};
 pub use ops::{FileRef, MmapRequest};
-pub use shmem::ShmemStore;
+pub use shmem::{ShmemStore, ShmemSwap};
 pub use validate::AreaUsage;
 pub use walk::Unmapped;

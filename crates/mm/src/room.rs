@@ -9,13 +9,15 @@
 
 use crate::MmError;
 use crate::context::MmContext;
-use vellum_machine::Machine;
-use vellum_page::AllocRequest;
-use vellum_swap::SwapInError;
-use vellum_types::{Order, SwapEntry};
+use vellum_machine::{Machine, VmItem};
+use vellum_reclaim::ReclaimRequest;
+use vellum_types::{GfpFlags, Order};
 
 /// Pages reclaimed at once, Linux's `SWAP_CLUSTER_MAX` doubled.
 const RECLAIM_BATCH: u64 = 64;
+
+/// Where swap is absent or full, this part of all frames is left to pages of files.
+const WORKING_SET_SHARE: u64 = 32;
 
 impl<M: Machine> MmContext<'_, M> {
     /// Runs `attempt` until it ends otherwise than for want of a frame, or nothing more can be
@@ -63,7 +65,7 @@ impl<M: Machine> MmContext<'_, M> {
                     rounds -= 1;
                     self.reclaim_or_fail()?;
                 }
-                MmError::Swapped(entry) => match self.swap_in(entry) {
+                MmError::Swapped(entry) => match self.swap_in_around(entry) {
                     Err(MmError::NoFrames) => {
                         error = MmError::NoFrames;
                         continue;
@@ -79,27 +81,24 @@ impl<M: Machine> MmContext<'_, M> {
         }
     }
 
-    /// Brings a page into the swap cache, where the next attempt finds it. No lock is held. Linux:
-    /// `swapin_readahead` in `do_swap_page`.
-    ///
-    /// # Errors
-    /// NoFrames; Io if the device failed.
-    fn swap_in(&self, entry: SwapEntry) -> Result<(), MmError> {
-        let request = AllocRequest::user_movable(Order::ZERO);
-        let mut alloc = || self.source.alloc_pages(request);
-        match self.swap.swapin(entry, &mut alloc) {
-            Ok(page) => {
-                if page.read {
-                    self.source.lru_add(page.pfn);
-                }
-                self.swap.put_page(page.pfn);
-                Ok(())
-            }
-            // Whoever reads it, or has taken it away, is done when we look again.
-            Err(SwapInError::Busy | SwapInError::Gone) => Ok(()),
-            Err(SwapInError::OutOfMemory) => Err(MmError::NoFrames),
-            Err(SwapInError::Io { error, .. }) => Err(error.into()),
+    /// Kswapd's work: brings free pages up to the high marks. No lock is held. Returns pages freed.
+    pub fn balance(&self) -> u64 {
+        if self.only_working_set_left() {
+            return 0;
         }
+        self.reclaim.balance(self)
+    }
+
+    /// True if all that could be reclaimed is the last few pages of files, most of them the code that
+    /// programs are running: they would be read in again at once, and nobody would get anywhere. Linux
+    /// has `lru_gen_min_ttl` for this.
+    fn only_working_set_left(&self) -> bool {
+        if self.swap.free_slots() > 0 {
+            return false;
+        }
+        let items = [VmItem::NrActiveFile, VmItem::NrInactiveFile];
+        let files: u64 = items.map(|item| self.vmstat.item(item)).iter().sum();
+        files < self.memmap.nr_frames() / WORKING_SET_SHARE
     }
 
     /// Makes frames free. No lock is held.
@@ -107,10 +106,17 @@ impl<M: Machine> MmContext<'_, M> {
     /// # Errors
     /// NoFrames: there is nothing left that could go.
     fn reclaim_or_fail(&self) -> Result<(), MmError> {
-        if self.cache.shrink(RECLAIM_BATCH) > 0 {
-            Ok(())
-        } else {
-            Err(MmError::NoFrames)
+        if self.only_working_set_left() {
+            return Err(MmError::NoFrames);
+        }
+        let request = ReclaimRequest {
+            order: Order::ZERO,
+            gfp: GfpFlags::HIGHUSER_MOVABLE,
+            target: RECLAIM_BATCH,
+        };
+        match self.reclaim.try_to_free_pages(self, request) {
+            0 => Err(MmError::NoFrames),
+            _ => Ok(()),
         }
     }
 }

@@ -26,16 +26,20 @@ pub enum Unmapped {
 }
 
 /// An entry that maps the page, with its space locked.
-struct Found<'m> {
-    space: SpaceId,
-    va: VirtAddr,
-    leaf: UserLeaf<'m>,
-    pte: Pte,
+pub(crate) struct Found<'m> {
+    pub(crate) space: SpaceId,
+    pub(crate) va: VirtAddr,
+    pub(crate) leaf: UserLeaf<'m>,
+    pub(crate) pte: Pte,
 }
 
 impl<'m, M: Machine> MmContext<'m, M> {
     /// Calls `each` for every entry that holds `pfn`, until it returns false.
-    fn for_each_entry(&self, pfn: Pfn, each: &mut dyn FnMut(&mut MmInner<'m>, &Found<'m>) -> bool) {
+    pub(crate) fn for_each_entry(
+        &self,
+        pfn: Pfn,
+        each: &mut dyn FnMut(&mut MmInner<'m>, &Found<'m>) -> bool,
+    ) {
         let page = self.page(pfn);
         let index = page.index();
         let mut visit = |mapper: Mapper, _, _| {
@@ -104,7 +108,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             // What I/O uses at this moment must keep its translation, and is young anyway.
             if by_hardware {
                 clear_bits(&found.leaf, found.va, PteFlags::ACCESSED);
-            } else if !self.machine.is_pinned(found.space, found.va) {
+            } else if !self.machine.must_stay(found.space, found.va) {
                 clear_bits(&found.leaf, found.va, PteFlags::ACCESSED);
                 self.flush_page(found);
             }
@@ -113,7 +117,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         result
     }
 
-    fn flush_page(&self, found: &Found<'m>) {
+    pub(crate) fn flush_page(&self, found: &Found<'m>) {
         if let Some(range) = VirtRange::from_len(found.va, PAGE_SIZE) {
             self.machine.flush_tlb_range(found.space, range);
             self.machine.flush_wait(found.space);
@@ -125,14 +129,24 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// to the file. Flushed everywhere on return. The caller holds the page lock and a reference. Linux:
     /// `try_to_unmap`.
     pub fn try_to_unmap(&self, pfn: Pfn, swap: Option<SwapEntry>) -> Unmapped {
+        self.unmap_all(pfn, swap, VmFlags::LOCKED)
+    }
+
+    /// Takes a file's page out of every table, mlocked or not, for it stays in memory. True if it did.
+    pub(crate) fn unmap_to_move(&self, pfn: Pfn) -> bool {
+        self.unmap_all(pfn, None, VmFlags::empty()) == Unmapped::Done
+    }
+
+    /// `try_to_unmap`, but areas with one of the flags `spared` keep the page.
+    fn unmap_all(&self, pfn: Pfn, swap: Option<SwapEntry>, spared: VmFlags) -> Unmapped {
         let page = self.page(pfn);
         let anonymous = page.state() == PageState::Anon;
         let mut stop = None;
         self.for_each_entry(pfn, &mut |inner, found| {
             let area = Self::area_of(inner, found);
-            if area.flags.contains(VmFlags::LOCKED) {
+            if area.flags.intersects(spared) {
                 stop = Some(Unmapped::Mlocked);
-            } else if self.machine.is_pinned(found.space, found.va) {
+            } else if self.machine.must_stay(found.space, found.va) {
                 stop = Some(Unmapped::Held);
             }
             if stop.is_some() {
@@ -184,44 +198,5 @@ impl<'m, M: Machine> MmContext<'m, M> {
         {
             self.mkclean(&mapping, page.index(), &[pfn]);
         }
-    }
-
-    /// Moves a private page that one entry maps to the frame `new`, which the caller allocated; true if
-    /// it did, and then the old frame is the caller's alone, with the reference that he holds. Pages with
-    /// more entries, a slot in swap, other references or running I/O stay. The caller holds the page lock
-    /// of the old frame. Linux: `migrate_folio`.
-    pub fn migrate_page(&self, old: Pfn, new: Pfn) -> bool {
-        let page = self.page(old);
-        let mut moved = false;
-        if page.state() != PageState::Anon || page.mapcount() != 1 {
-            return false;
-        }
-        self.for_each_entry(old, &mut |_, found| {
-            let cached = page.flags().contains(PageFlags::SWAPCACHE);
-            let pinned = self.machine.is_pinned(found.space, found.va);
-            // The entry's reference and the caller's.
-            if cached || pinned || page.mapcount() != 1 || page.refcount() != 2 {
-                return false;
-            }
-            let entry = found.leaf.replace(found.va, Pte::NONE);
-            self.flush_page(found);
-            self.ram.copy_page(new, old);
-            self.adopt_anon(new, page.owner(), page.index());
-            let kept = PageFlags::DIRTY | PageFlags::REFERENCED | PageFlags::WORKINGSET;
-            let copy = self.page(new);
-            copy.clear_flags(kept);
-            copy.set_flags(page.flags() & kept);
-            found.leaf.set(found.va, Pte::new(new, entry.flags()));
-            self.rmap_remove(old);
-            // Never the last: the caller has one.
-            let last = page.put();
-            debug_assert!(!last, "the caller holds a reference");
-            moved = true;
-            false
-        });
-        if moved {
-            self.source.lru_add(new);
-        }
-        moved
     }
 }

@@ -94,6 +94,7 @@ mod errseq;
 mod fill;
 mod io;
 mod mapping;
+mod migrate;
 mod readahead;
 mod reclaim;
 mod shmem;

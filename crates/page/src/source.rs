@@ -1,6 +1,6 @@
 //! How frames are had.
 
-use crate::{Memmap, PageFlags};
+use crate::{Memmap, PageFlags, PageState};
 use vellum_machine::DirectMap;
 use vellum_types::{GfpFlags, NodeId, Order, OutOfMemory, Pfn};
 
@@ -111,6 +111,24 @@ pub trait PageSource: Sync {
     /// A page of programs or of a file is ready for reclaim to look at. Linux's `folio_add_lru`. A
     /// plain allocator does not care.
     fn lru_add(&self, pfn: Pfn) {
+        let _ = pfn;
+    }
+
+    /// Takes a page off its list, with a reference for the caller, who gives it back to
+    /// [`PageSource::lru_add`] unless he freed it. False if it is on none: it is being freed, or somebody
+    /// else works on it, or it is not a page of programs or of a file. Linux's `folio_isolate_lru`.
+    ///
+    /// A plain allocator has no lists. There the caller sees to it that nobody frees the page meanwhile.
+    fn isolate_page(&self, pfn: Pfn) -> bool {
+        let Some(page) = self.memmap().try_page(pfn) else {
+            return false;
+        };
+        matches!(page.state(), PageState::Anon | PageState::File) && page.try_get()
+    }
+
+    /// A page became mlocked, or is no longer ([`PageFlags::MLOCKED`]). Linux's `mlock_folio`. A plain
+    /// allocator does not care.
+    fn reconsider(&self, pfn: Pfn) {
         let _ = pfn;
     }
 

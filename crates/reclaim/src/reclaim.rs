@@ -161,28 +161,6 @@ impl<'m> Reclaim<'m> {
         });
     }
 
-    /// A page is locked in memory now, or no longer: it goes to the list where it belongs. Linux:
-    /// `mlock_folio`, `check_move_unevictable_folios`.
-    pub fn reconsider(&self, pfn: Pfn) {
-        let page = self.inner.memmap().page(pfn);
-        self.with_node(self.nodes.node_of(pfn), |policy, lru| {
-            let flags = page.flags();
-            let locked = flags.contains(PageFlags::MLOCKED);
-            if !flags.contains(PageFlags::LRU) || locked == flags.contains(PageFlags::UNEVICTABLE) {
-                return;
-            }
-            lru.del(pfn);
-            page.clear_flags(PageFlags::UNEVICTABLE);
-            if locked {
-                self.vmstat.count(VmEvent::UnevictablePgsCulled);
-                lru.add(pfn, ListId::UNEVICTABLE);
-            } else {
-                self.vmstat.count(VmEvent::UnevictablePgsRescued);
-                policy.get().add(lru, pfn);
-            }
-        });
-    }
-
     /// Checks all lists against the memmap.
     ///
     /// # Errors
@@ -265,6 +243,42 @@ impl PageSource for Reclaim<'_> {
                 policy.get().add(lru, pfn);
             }
         });
+    }
+
+    /// A page is locked in memory now, or no longer: it goes to the list where it belongs. Linux:
+    /// `mlock_folio`, `check_move_unevictable_folios`.
+    fn reconsider(&self, pfn: Pfn) {
+        let page = self.inner.memmap().page(pfn);
+        self.with_node(self.nodes.node_of(pfn), |policy, lru| {
+            let flags = page.flags();
+            let locked = flags.contains(PageFlags::MLOCKED);
+            if !flags.contains(PageFlags::LRU) || locked == flags.contains(PageFlags::UNEVICTABLE) {
+                return;
+            }
+            lru.del(pfn);
+            page.clear_flags(PageFlags::UNEVICTABLE);
+            if locked {
+                self.vmstat.count(VmEvent::UnevictablePgsCulled);
+                lru.add(pfn, ListId::UNEVICTABLE);
+            } else {
+                self.vmstat.count(VmEvent::UnevictablePgsRescued);
+                policy.get().add(lru, pfn);
+            }
+        });
+    }
+
+    fn isolate_page(&self, pfn: Pfn) -> bool {
+        let Some(page) = self.inner.memmap().try_page(pfn) else {
+            return false;
+        };
+        self.with_node(self.nodes.node_of(pfn), |_, lru| {
+            // Whoever frees it takes it off first, under this lock.
+            let got = page.flags().contains(PageFlags::LRU) && page.try_get();
+            if got {
+                lru.del(pfn);
+            }
+            got
+        })
     }
 
     fn lru_refault(&self, pfn: Pfn, shadow: u32) {

@@ -95,6 +95,7 @@ mod device;
 mod error;
 pub mod header;
 mod io;
+mod migrate;
 mod order;
 mod packed;
 mod readahead;

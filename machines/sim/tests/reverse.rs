@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use vellum_machine::DirectMap;
 use vellum_mm::{MmapRequest, Unmapped};
-use vellum_page::{AllocRequest, PageSource};
+use vellum_page::PageSource;
 use vellum_sim::{Refill, Rng, SimConfig, SimHost, SimMachine, SimStore};
 use vellum_swap::{SwapDevice, SwapOn, WriteError};
-use vellum_types::{IoError, Order, PAGE_SIZE, Pfn, VirtAddr};
+use vellum_types::{IoError, PAGE_SIZE, Pfn, VirtAddr};
 
 const PAGES: u64 = 48;
 const BASE: u64 = 0x1000_0000_0000;
+/// Memory that all processes share.
+const SHARED: u64 = 0x1100_0000_0000;
 
 /// Slots as bytes.
 #[derive(Default)]
@@ -48,19 +50,27 @@ impl SwapDevice for Slots {
 }
 
 fn map_anon(host: &mut SimHost<'_>, pid: usize) {
+    map(host, pid, BASE, 0x32);
+}
+
+fn map(host: &mut SimHost<'_>, pid: usize, addr: u64, flags: u32) {
     let request = MmapRequest {
-        addr: BASE,
+        addr,
         len: PAGES * PAGE_SIZE,
         prot: 3,
-        flags: 0x32,
+        flags,
         file: None,
         offset: 0,
     };
-    assert_eq!(host.mmap(pid, request), Ok(BASE));
+    assert_eq!(host.mmap(pid, request), Ok(addr));
 }
 
 fn frame(host: &SimHost<'_>, pid: usize, page: u64) -> Option<Pfn> {
-    let number = VirtAddr::new(BASE + page * PAGE_SIZE).page_number();
+    frame_at(host, pid, BASE + page * PAGE_SIZE)
+}
+
+fn frame_at(host: &SimHost<'_>, pid: usize, addr: u64) -> Option<Pfn> {
+    let number = VirtAddr::new(addr).page_number();
     let word = host.system().pagemap_entry(&host.mm(pid), number);
     (word >> 63 == 1).then(|| Pfn::new(word as u32))
 }
@@ -68,7 +78,7 @@ fn frame(host: &SimHost<'_>, pid: usize, page: u64) -> Option<Pfn> {
 /// What reclaim does to an anonymous page, step by step. True if the frame is free now.
 fn swap_out(host: &SimHost<'_>, pfn: Pfn) -> bool {
     let system = host.system();
-    let (swap, pages) = (system.swap(), system.pages());
+    let (swap, pages) = (system.swap(), system.reclaim());
     let page = pages.memmap().page(pfn);
     if page.state() != vellum_page::PageState::Anon || !page.try_get() {
         return false;
@@ -87,29 +97,6 @@ fn swap_out(host: &SimHost<'_>, pfn: Pfn) -> bool {
     true
 }
 
-fn migrate(host: &SimHost<'_>, pfn: Pfn) -> bool {
-    let system = host.system();
-    let pages = system.pages();
-    let page = pages.memmap().page(pfn);
-    if !page.try_get() {
-        return false;
-    }
-    let request = AllocRequest::user_movable(Order::ZERO);
-    let new = pages.alloc_pages(request).expect("a frame");
-    assert!(page.try_lock());
-    let moved = system.migrate_page(pfn, new);
-    page.unlock();
-    if moved {
-        assert!(page.put());
-        pages.free_pages(pfn);
-    } else {
-        pages.free_pages(new);
-        let last = page.put();
-        assert!(!last);
-    }
-    moved
-}
-
 fn config(seed: u64) -> SimConfig {
     let base = SimConfig::with_ram(16 << 20);
     match seed % 4 {
@@ -124,7 +111,31 @@ fn config(seed: u64) -> SimConfig {
     }
 }
 
-fn run(seed: u64) -> (u64, u64) {
+/// What happened in a run.
+#[derive(Default)]
+struct Tally {
+    swapped: u64,
+    moved: u64,
+    moved_with_many: u64,
+    moved_of_file: u64,
+}
+
+impl Tally {
+    fn migrate(&mut self, host: &SimHost<'_>, pfn: Pfn) {
+        let page = host.system().pages().memmap().page(pfn);
+        let (many, file) = (
+            page.mapcount() > 1,
+            page.state() == vellum_page::PageState::File,
+        );
+        if host.system().migrate(pfn) {
+            self.moved += 1;
+            self.moved_with_many += u64::from(many);
+            self.moved_of_file += u64::from(file);
+        }
+    }
+}
+
+fn run(seed: u64, tally: &mut Tally) {
     let machine = SimMachine::new(config(seed));
     let store = SimStore::new();
     let slots = Slots::default();
@@ -141,13 +152,14 @@ fn run(seed: u64) -> (u64, u64) {
     let first = host.spawn().expect("a process");
     map_anon(&mut host, first);
     model[first] = Some(vec![0; PAGES as usize]);
-    let (mut swapped, mut moved) = (0, 0);
+    map(&mut host, first, SHARED, 0x31);
+    let mut shared = vec![0; PAGES as usize];
     for step in 0..3000 {
         let live: Vec<usize> = (0..8).filter(|pid| model[*pid].is_some()).collect();
         let pid = live[rng.below(live.len() as u64) as usize];
         let page = rng.below(PAGES);
         let at = BASE + page * PAGE_SIZE + rng.below(PAGE_SIZE);
-        match rng.below(16) {
+        match rng.below(20) {
             0 if live.len() < 8 => {
                 let child = (0..8).find(|pid| model[*pid].is_none()).expect("a number");
                 host.fork(pid, child).expect("fork");
@@ -176,12 +188,30 @@ fn run(seed: u64) -> (u64, u64) {
             }
             11..14 => {
                 if let Some(pfn) = frame(&host, pid, page) {
-                    swapped += u64::from(swap_out(&host, pfn));
+                    tally.swapped += u64::from(swap_out(&host, pfn));
                 }
             }
             14 => {
                 if let Some(pfn) = frame(&host, pid, page) {
-                    moved += u64::from(migrate(&host, pfn));
+                    tally.migrate(&host, pfn);
+                }
+            }
+            15 => {
+                let byte = rng.below(255) as u8 + 1;
+                let start = SHARED + page * PAGE_SIZE;
+                host.write(pid, start, &vec![byte; PAGE_SIZE as usize])
+                    .expect("a write");
+                shared[page as usize] = byte;
+            }
+            16 => {
+                let mut byte = [0];
+                host.read(pid, at - BASE + SHARED, &mut byte)
+                    .expect("a read");
+                assert_eq!(byte[0], shared[page as usize]);
+            }
+            17 | 18 => {
+                if let Some(pfn) = frame_at(&host, pid, SHARED + page * PAGE_SIZE) {
+                    tally.migrate(&host, pfn);
                 }
             }
             _ => {
@@ -211,6 +241,10 @@ fn run(seed: u64) -> (u64, u64) {
                 all.iter().all(|byte| *byte == want),
                 "seed {seed}: page {page} of {pid}"
             );
+            host.read(pid, SHARED + page * PAGE_SIZE, &mut all)
+                .expect("a read");
+            let want = shared[page as usize];
+            assert!(all.iter().all(|byte| *byte == want), "shared {page}");
         }
         host.exit(pid);
     }
@@ -220,21 +254,16 @@ fn run(seed: u64) -> (u64, u64) {
         "slots that nobody has are free"
     );
     host.shutdown().expect("a clean end");
-    (swapped, moved)
 }
 
 #[test]
 fn pages_that_are_swapped_and_moved_keep_their_bytes() {
-    let (mut swapped, mut moved) = (0, 0);
+    let mut tally = Tally::default();
     for seed in 0..16 {
-        let (out, migrated) = run(seed);
-        swapped += out;
-        moved += migrated;
+        run(seed, &mut tally);
     }
-    assert!(
-        swapped > 1000 && moved > 100,
-        "{swapped} swapped, {moved} moved"
-    );
+    assert!(tally.swapped > 1000 && tally.moved > 1000);
+    assert!(tally.moved_with_many > 100 && tally.moved_of_file > 100);
 }
 
 #[test]

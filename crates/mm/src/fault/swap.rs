@@ -12,7 +12,7 @@ use vellum_types::{SwapEntry, VmFlags};
 impl<'m, M: Machine> MmContext<'m, M> {
     /// `do_swap_page`: maps the page of `entry` from the swap cache. If it is not there, the fault begins
     /// anew after it was read, for which no lock may be held.
-    pub(super) fn do_swap_page(
+    pub(crate) fn do_swap_page(
         &self,
         mm: &Mm<'m>,
         inner: &mut MmInner<'m>,
