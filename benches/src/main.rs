@@ -7,6 +7,7 @@
 
 mod machine;
 mod ops;
+mod pressure;
 mod swap;
 
 use machine::{BenchMachine, BenchStore};

@@ -1,7 +1,7 @@
 //! The operations. Each sets up what it needs independently of `n`, then repeats.
 
 use crate::machine::BenchMachine;
-use crate::swap;
+use crate::{pressure, swap};
 use std::alloc::Layout;
 use vellum_machine::{CpuLocal, Cpus};
 use vellum_page::{AllocRequest, PageSource};
@@ -164,6 +164,26 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         swap::out_zram,
     ),
     ("swap-out-in-zram", "the same, and back", swap::out_in_zram),
+    (
+        "reclaim-file",
+        "reclaim of a clean page of a file",
+        pressure::reclaim_file,
+    ),
+    (
+        "reclaim-zram",
+        "reclaim of a private page to compressed memory, compressor excluded",
+        pressure::swap_out_zram,
+    ),
+    (
+        "fault-zram",
+        "write fault on a page in compressed memory, readahead included",
+        pressure::swap_in_zram,
+    ),
+    (
+        "thrash",
+        "a write of a program that goes through twice its memory, device excluded",
+        pressure::thrash,
+    ),
 ];
 
 const ANON: u32 = 0x22;

@@ -16,7 +16,7 @@ type Bench<'m> = System<'m, BenchMachine>;
 const SLOTS: u32 = 1 << 16;
 
 /// A device whose transfers take no time.
-struct NoDevice;
+pub(crate) struct NoDevice;
 
 impl SwapDevice for NoDevice {
     fn name(&self) -> &str {
@@ -36,7 +36,7 @@ impl SwapDevice for NoDevice {
 }
 
 /// A compressor that takes no time: it claims a quarter of the page to be all of it.
-struct NoCompressor;
+pub(crate) struct NoCompressor;
 
 impl Compressor for NoCompressor {
     fn name(&self) -> &str {

@@ -5,7 +5,7 @@ use crate::context::{MmContext, is_zero_entry};
 use crate::file_map::clear_bits;
 use crate::mm::MmInner;
 use crate::walk::Unmapped;
-use vellum_machine::Machine;
+use vellum_machine::{Machine, VmItem};
 use vellum_page::{PageFlags, PageState};
 use vellum_page_cache::MappingRef;
 use vellum_page_table::PteFlags;
@@ -247,8 +247,9 @@ impl<M: Machine> ReclaimHost for MmContext<'_, M> {
         }
     }
 
+    /// Pages of the swap cache have a slot already and can go without another.
     fn free_swap(&self) -> u64 {
-        self.swap.free_slots()
+        self.swap.free_slots() + self.vmstat.item(VmItem::NrSwapCached)
     }
 
     fn age_spaces(&self, young: &mut dyn FnMut(Pfn)) {

@@ -9,12 +9,15 @@
 
 use crate::MmError;
 use crate::context::MmContext;
-use vellum_machine::{Machine, VmItem};
+use vellum_machine::{Machine, VmEvent, VmItem};
 use vellum_reclaim::ReclaimRequest;
 use vellum_types::{GfpFlags, Order};
 
 /// Pages reclaimed at once, Linux's `SWAP_CLUSTER_MAX` doubled.
 const RECLAIM_BATCH: u64 = 64;
+
+/// Rounds after the first in which nothing but caches gave memory.
+const CACHE_ROUNDS: u64 = 2;
 
 /// Where swap is absent or full, this part of all frames is left to pages of files.
 const WORKING_SET_SHARE: u64 = 32;
@@ -58,12 +61,20 @@ impl<M: Machine> MmContext<'_, M> {
         mut attempt: impl FnMut() -> Result<T, MmError>,
     ) -> Result<T, MmError> {
         let mut rounds = self.memmap.nr_frames() / RECLAIM_BATCH + 1;
+        let mut cache_rounds = CACHE_ROUNDS;
         loop {
             match error {
                 MmError::NoFrames if rounds == 0 => return Err(error),
                 MmError::NoFrames => {
                     rounds -= 1;
+                    let before = self.vmstat.events(VmEvent::PgStealDirect);
                     self.reclaim_or_fail()?;
+                    // Without a page taken from anybody it was caches that gave something, and that may be
+                    // what the last attempt had put there.
+                    if self.vmstat.events(VmEvent::PgStealDirect) == before {
+                        rounds = rounds.min(cache_rounds);
+                        cache_rounds = cache_rounds.saturating_sub(1);
+                    }
                 }
                 MmError::Swapped(entry) => match self.swap_in_around(entry) {
                     Err(MmError::NoFrames) => {
@@ -89,16 +100,20 @@ impl<M: Machine> MmContext<'_, M> {
         self.reclaim.balance(self)
     }
 
-    /// True if all that could be reclaimed is the last few pages of files, most of them the code that
-    /// programs are running: they would be read in again at once, and nobody would get anywhere. Linux
+    /// True if all that could be reclaimed is the last few pages of files and of the swap cache, most of
+    /// them the code that programs are running: they would be read in again at once, and nobody would get anywhere. Linux
     /// has `lru_gen_min_ttl` for this.
     fn only_working_set_left(&self) -> bool {
         if self.swap.free_slots() > 0 {
             return false;
         }
-        let items = [VmItem::NrActiveFile, VmItem::NrInactiveFile];
-        let files: u64 = items.map(|item| self.vmstat.item(item)).iter().sum();
-        files < self.memmap.nr_frames() / WORKING_SET_SHARE
+        let items = [
+            VmItem::NrActiveFile,
+            VmItem::NrInactiveFile,
+            VmItem::NrSwapCached,
+        ];
+        let clean: u64 = items.map(|item| self.vmstat.item(item)).iter().sum();
+        clean < self.memmap.nr_frames() / WORKING_SET_SHARE
     }
 
     /// Makes frames free. No lock is held.

@@ -4,7 +4,7 @@ use crate::backing::is_shmem;
 use crate::context::{MmContext, has_frame, is_zero_entry};
 use crate::mm::{Area, Mm, Rss};
 use vellum_machine::Machine;
-use vellum_page::PageState;
+use vellum_page::{PageFlags, PageState};
 use vellum_page_table::{Pte, PteFlags};
 use vellum_types::{VirtAddr, VirtRange, VmFlags};
 
@@ -47,7 +47,8 @@ impl AreaUsage {
 }
 
 impl<'m, M: Machine> MmContext<'m, M> {
-    /// Checks an address space against its own records and the memmap.
+    /// Checks an address space against its own records and the memmap. No reclaim may run meanwhile, for
+    /// it takes pages off their lists.
     ///
     /// # Errors
     /// What is wrong.
@@ -135,14 +136,18 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if writable && !flags.contains(VmFlags::WRITE) && pte.is_present() {
             return Err("a writable entry in a read-only area");
         }
+        let page = self.page(pte.pfn());
+        let listed = page.flags().contains(PageFlags::LRU);
         if is_zero_entry(pte) {
-            return if writable {
-                Err("a writable zero page")
-            } else {
-                Ok(())
+            return match (writable, listed) {
+                (true, _) => Err("a writable zero page"),
+                (_, true) => Err("the zero page is on a list of reclaim"),
+                _ => Ok(()),
             };
         }
-        let page = self.page(pte.pfn());
+        if !listed {
+            return Err("a mapped page is on no list of reclaim");
+        }
         if page.mapcount() == 0 || page.refcount() < page.mapcount() {
             return Err("counts of a mapped frame are too low");
         }
@@ -172,8 +177,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
     fn add_usage(&self, usage: &mut AreaUsage, pte: Pte) {
         let page = self.page(pte.pfn());
         let anon = page.state() == PageState::Anon;
-        let dirty = pte.flags().contains(PteFlags::DIRTY)
-            || page.flags().contains(vellum_page::PageFlags::DIRTY);
+        let dirty =
+            pte.flags().contains(PteFlags::DIRTY) || page.flags().contains(PageFlags::DIRTY);
         let mappers = u64::from(page.mapcount().max(1));
         usage.rss += 1;
         usage.anonymous += u64::from(anon);

@@ -26,6 +26,8 @@ pub struct Swap<'m> {
     pub(crate) readahead: SwapReadahead,
     /// Free slots of areas that give out slots. Relaxed: an estimate for policy.
     free: AtomicU64,
+    /// Usable slots of all areas that are not being switched off, for [`Swap::is_half_full`].
+    usable: AtomicU64,
 }
 
 impl<'m> Swap<'m> {
@@ -46,6 +48,7 @@ impl<'m> Swap<'m> {
             entries: FrameArray::new(source, memmap.span().len())?,
             readahead: SwapReadahead::new(),
             free: AtomicU64::new(0),
+            usable: AtomicU64::new(0),
         })
     }
 
@@ -66,6 +69,7 @@ impl<'m> Swap<'m> {
             if place.is_none() {
                 *place = new.take();
                 drop(place);
+                self.usable.fetch_add(u64::from(usable), Ordering::Relaxed);
                 self.add_free(u64::from(usable));
                 self.order.lock().insert(priority, number);
                 return Ok(number);
@@ -83,6 +87,8 @@ impl<'m> Swap<'m> {
     pub fn swapoff_begin(&self, area: u8) -> Result<AreaInfo, SwapError> {
         let info = self.set_draining(area, true)?;
         self.order.lock().remove(area);
+        self.usable
+            .fetch_sub(u64::from(info.usable), Ordering::Relaxed);
         self.sub_free(u64::from(info.usable - info.used));
         Ok(info)
     }
@@ -93,6 +99,8 @@ impl<'m> Swap<'m> {
     /// No such area, or it is not being switched off.
     pub fn swapoff_cancel(&self, area: u8) -> Result<(), SwapError> {
         let info = self.set_draining(area, false)?;
+        self.usable
+            .fetch_add(u64::from(info.usable), Ordering::Relaxed);
         self.add_free(u64::from(info.usable - info.used));
         self.order.lock().insert(info.priority, area);
         Ok(())
@@ -169,6 +177,13 @@ impl<'m> Swap<'m> {
         self.free.load(Ordering::Relaxed)
     }
 
+    /// True if more than half of all slots are in use, so that one that is held only to save a later
+    /// write had better be freed. Linux's `vm_swap_full`.
+    #[inline]
+    pub fn is_half_full(&self) -> bool {
+        self.free_slots() * 2 < self.usable.load(Ordering::Relaxed)
+    }
+
     /// Takes a slot and makes `word` its word.
     #[inline]
     pub(crate) fn take_slot(&self, word: SlotWord) -> Option<SwapEntry> {
@@ -202,8 +217,13 @@ impl<'m> Swap<'m> {
 
     #[inline]
     pub(crate) fn give_back(&self, area: &mut Area<'m>, slot: u32) {
-        if area.give_back(slot) && !area.draining {
-            self.add_free(1);
+        let good = area.give_back(slot);
+        match (area.draining, good) {
+            (true, _) => {}
+            (false, true) => self.add_free(1),
+            (false, false) => {
+                self.usable.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 

@@ -47,10 +47,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         inner.rss_add(RssKind::Anon);
         inner.swap_entries -= 1;
         self.swap.free(entry);
-        if pte.is_writable() {
-            // What the slot has is out of date with the first store.
+        if pte.is_writable() || self.swap.is_half_full() {
+            // What the slot has is out of date with the first store; or others need it more.
             self.swap.try_to_free_swap(pfn);
-        } else if fault.is_write() {
+        }
+        if fault.is_write() && !pte.is_writable() {
             return self.do_wp_page(mm, inner, fault, pte);
         }
         self.update_mmu(&fault.leaf, mm.space(), fault.page, 1);

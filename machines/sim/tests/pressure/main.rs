@@ -111,12 +111,15 @@ fn runs(policy: PolicyKind, seeds: u64, steps: u64) {
         if std::env::var("SHOW").is_ok() {
             println!("{policy}, seed {seed}: {out} out, {back} in");
         }
-        assert!(out > 500 && back > 200, "{policy}, seed {seed}: no pressure");
+        assert!(
+            out > 300 && back > 100,
+            "{policy}, seed {seed}: no pressure"
+        );
     }
 }
 
-const SEEDS: u64 = 15;
-const STEPS: u64 = 3000;
+const SEEDS: u64 = 10;
+const STEPS: u64 = 1500;
 
 #[test]
 fn two_list_gives_the_bytes_of_endless_memory() {

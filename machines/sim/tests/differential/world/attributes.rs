@@ -19,7 +19,9 @@ impl World<'_> {
 
     pub(super) fn advise(&mut self, pid: usize) -> Step {
         let range = self.some_range(pid);
-        let advice = *self.rng.pick(&[4, 4, 4, 8, 8, 10, 11, 18, 19, 0, 3, 20, 21]);
+        let advice = *self
+            .rng
+            .pick(&[4, 4, 4, 8, 8, 10, 11, 18, 19, 0, 3, 20, 21]);
         self.note(format!("{pid} advise {range:x?} {advice}"));
         let (addr, len) = (range.start * PAGE, (range.end - range.start) * PAGE);
         let got = self

@@ -9,7 +9,10 @@ impl World<'_> {
     pub(super) fn pwrite(&mut self, pid: usize) -> Step {
         let file = self.rng.below(self.scale.files);
         let (source, cell) = (self.some_page(pid), self.rng.below(4) as usize);
-        let (index, at) = (self.rng.below(self.scale.file_pages), self.rng.below(4) as usize);
+        let (index, at) = (
+            self.rng.below(self.scale.file_pages),
+            self.rng.below(4) as usize,
+        );
         self.note(format!(
             "{pid} pwrite file {file} page {index}.{at} from {source:#x}.{cell}"
         ));
@@ -53,7 +56,10 @@ impl World<'_> {
     pub(super) fn pread(&mut self, pid: usize) -> Step {
         let file = self.rng.below(self.scale.files);
         let (target, cell) = (self.some_page(pid), self.rng.below(4) as usize);
-        let (index, at) = (self.rng.below(self.scale.file_pages), self.rng.below(4) as usize);
+        let (index, at) = (
+            self.rng.below(self.scale.file_pages),
+            self.rng.below(4) as usize,
+        );
         let inside = self.files[file as usize].borrow().has_cell(index, at);
         if !inside || !self.space(pid).may_store(target, cell) {
             return Ok(());

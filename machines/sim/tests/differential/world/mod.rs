@@ -56,7 +56,12 @@ fn number(errno: &Result<(), MmError>) -> i32 {
 }
 
 impl<'m> World<'m> {
-    pub(crate) fn new(machine: &'m SimMachine, store: &'m SimStore, seed: u64, scale: Scale) -> Self {
+    pub(crate) fn new(
+        machine: &'m SimMachine,
+        store: &'m SimStore,
+        seed: u64,
+        scale: Scale,
+    ) -> Self {
         let host = SimHost::boot(machine, store, seed).expect("a boot");
         let mut rng = Rng::new(seed);
         let mut files = Vec::new();
@@ -105,7 +110,11 @@ impl<'m> World<'m> {
             return anywhere;
         }
         // The heap lies far above the arena.
-        let from = if self.rng.one_in(8) { BRK / PAGE } else { anywhere };
+        let from = if self.rng.one_in(8) {
+            BRK / PAGE
+        } else {
+            anywhere
+        };
         let after = mapped.range(from..).next();
         let found = after.or_else(|| mapped.first_key_value());
         found.map_or(anywhere, |(page, _)| *page)

@@ -4,7 +4,8 @@ use super::{Step, World};
 
 impl World<'_> {
     pub(super) fn fork(&mut self, pid: usize) -> Step {
-        let Some(child) = (0..self.scale.processes).find(|slot| !self.spaces.contains_key(slot)) else {
+        let Some(child) = (0..self.scale.processes).find(|slot| !self.spaces.contains_key(slot))
+        else {
             return self.exit(pid);
         };
         self.note(format!("{pid} fork {child}"));
