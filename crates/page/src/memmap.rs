@@ -68,7 +68,16 @@ impl<'m> Memmap<'m> {
 
     /// From the first frame with a descriptor to the last. There may be holes between:
     /// [`Memmap::runs`] leaves them out.
+    #[inline]
     pub fn span(&self) -> PfnRange {
+        match self.table {
+            None => self.largest_run(),
+            Some(_) => self.span_of_runs(),
+        }
+    }
+
+    #[cold]
+    fn span_of_runs(&self) -> PfnRange {
         let mut runs = self.runs();
         let first = runs.next().unwrap_or_else(|| self.largest_run());
         let last = runs.last().unwrap_or(first);

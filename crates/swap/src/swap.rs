@@ -23,6 +23,8 @@ pub struct Swap<'m> {
     order: SpinLock<Order>,
     /// Of each frame, the entry that it is cached for. Written under the area's lock.
     entries: FrameArray<'m, u32>,
+    /// The first of these.
+    first_frame: Pfn,
     pub(crate) readahead: SwapReadahead,
     /// Free slots of areas that give out slots. Relaxed: an estimate for policy.
     free: AtomicU64,
@@ -45,6 +47,7 @@ impl<'m> Swap<'m> {
             memmap,
             areas: core::array::from_fn(|_| SpinLock::new(LockRank::Swap, None)),
             order: SpinLock::new(LockRank::Swap, Order::new()),
+            first_frame: memmap.span().start(),
             entries: FrameArray::new(source, memmap.span().len())?,
             readahead: SwapReadahead::new(),
             free: AtomicU64::new(0),
@@ -252,13 +255,12 @@ impl<'m> Swap<'m> {
 
     #[inline]
     pub(crate) fn side(&self, pfn: Pfn) -> SwapEntry {
-        SwapEntry::from_raw(self.entries.get(pfn - self.memmap.span().start()))
+        SwapEntry::from_raw(self.entries.get(pfn - self.first_frame))
     }
 
     #[inline]
     pub(crate) fn set_side(&self, pfn: Pfn, entry: SwapEntry) {
-        self.entries
-            .set(pfn - self.memmap.span().start(), entry.raw());
+        self.entries.set(pfn - self.first_frame, entry.raw());
     }
 
     pub(crate) fn frames(&self) -> impl Iterator<Item = Pfn> + use<> {

@@ -118,8 +118,8 @@ fn runs(policy: PolicyKind, seeds: u64, steps: u64) {
     }
 }
 
-const SEEDS: u64 = 10;
-const STEPS: u64 = 1500;
+const SEEDS: u64 = 15;
+const STEPS: u64 = 2000;
 
 #[test]
 fn two_list_gives_the_bytes_of_endless_memory() {
