@@ -75,6 +75,7 @@ mod spaces;
 mod swap_around;
 mod swapoff;
 mod uaccess;
+mod unevictable;
 mod validate;
 mod walk;
 

@@ -49,6 +49,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if matches!(advice, advice::POPULATE_READ | advice::POPULATE_WRITE) {
             return self.advise_populate(mm, range, advice);
         }
+        if advice == advice::WILLNEED {
+            self.swap_in_range(mm, range);
+        }
         let result = self.retry(|| self.advise_range(mm, &mut mm.lock(), range, advice));
         match result {
             // Linux says EAGAIN for "a kernel resource was temporarily unavailable".

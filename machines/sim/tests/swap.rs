@@ -1,4 +1,4 @@
-//! Swap areas are switched off under running programs.
+//! Swap areas under running programs: switched off, read ahead; and what must not go there.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -231,5 +231,82 @@ fn swapoff_of_an_area_that_cannot_be_read_is_refused() {
         assert_eq!(byte, [9]);
     }
     host.exit(pid);
+    host.shutdown().expect("a clean end");
+}
+
+#[test]
+fn what_is_needed_soon_is_read_at_once() {
+    let machine = SimMachine::new(SimConfig::with_ram(16 << 20));
+    let store = SimStore::new();
+    let mut host = SimHost::boot(&machine, &store, 1).expect("a boot");
+    swapon(&host, 1);
+    let pid = host.spawn().expect("a process");
+    map(&mut host, pid, PAGES);
+    for page in 0..PAGES {
+        host.write(pid, BASE + page * PAGE_SIZE, &[9])
+            .expect("a write");
+        let pfn = frame(&host, pid, page).expect("a page");
+        assert!(swap_out(&host, pfn));
+    }
+    host.syscall(pid, |s, mm| s.madvise(mm, BASE, PAGES * PAGE_SIZE, 3))
+        .expect("madvise");
+    let vmstat = host.system().vmstat();
+    assert_eq!(vmstat.events(VmEvent::PSwpIn), PAGES);
+    let major = vmstat.events(VmEvent::PgMajFault);
+    for page in 0..PAGES {
+        let mut byte = [0];
+        host.read(pid, BASE + page * PAGE_SIZE, &mut byte)
+            .expect("a read");
+        assert_eq!(byte, [9]);
+    }
+    assert_eq!(host.system().vmstat().events(VmEvent::PgMajFault), major);
+    host.exit(pid);
+    host.shutdown().expect("a clean end");
+}
+
+#[test]
+fn mlocked_pages_are_marked_and_stay() {
+    let machine = SimMachine::new(SimConfig::with_ram(16 << 20));
+    let store = SimStore::new();
+    let mut host = SimHost::boot(&machine, &store, 1).expect("a boot");
+    swapon(&host, 1);
+    let pid = host.spawn().expect("a process");
+    map(&mut host, pid, 8);
+    host.write(pid, BASE, &[1]).expect("a write");
+    host.syscall(pid, |s, mm| s.mlock(mm, BASE, 4 * PAGE_SIZE))
+        .expect("mlock");
+    let memmap = host.system().pages().memmap();
+    let marked = |host: &SimHost<'_>, pid, page| {
+        let pfn = frame(host, pid, page).expect("a page");
+        memmap.page(pfn).flags().contains(PageFlags::MLOCKED)
+    };
+    for page in 0..4 {
+        assert!(marked(&host, pid, page), "page {page}");
+        let pfn = frame(&host, pid, page).expect("a page");
+        let swap = host.system().swap();
+        memmap.page(pfn).get();
+        assert!(memmap.page(pfn).try_lock());
+        let entry = swap.add_to_swap(pfn).expect("a slot");
+        let answer = host.system().try_to_unmap(pfn, Some(entry));
+        assert_eq!(answer, Unmapped::Mlocked);
+        memmap.page(pfn).unlock();
+        assert!(swap.try_to_free_swap(pfn));
+        swap.put_page(pfn);
+        // It may move, and stays marked.
+        assert!(host.system().migrate(pfn));
+        assert!(marked(&host, pid, page), "page {page} in its new frame");
+    }
+    // A child's pages are not locked; those that the parent copies away from are the child's.
+    host.fork(pid, 1).expect("fork");
+    host.write(pid, BASE, &[2]).expect("a write");
+    assert!(marked(&host, pid, 0) && !marked(&host, 1, 0));
+    host.syscall(pid, |s, mm| s.munlock(mm, BASE, 2 * PAGE_SIZE))
+        .expect("munlock");
+    assert!(!marked(&host, pid, 0) && marked(&host, pid, 2));
+    let pfn = frame(&host, pid, 0).expect("a page");
+    assert!(swap_out(&host, pfn));
+    host.exit(pid);
+    assert!(!marked(&host, 1, 2), "nobody locks it any more");
+    host.exit(1);
     host.shutdown().expect("a clean end");
 }
