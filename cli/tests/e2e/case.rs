@@ -30,6 +30,8 @@ pub(crate) enum Kind {
 pub(crate) struct Program {
     pub(crate) argv: Vec<OsString>,
     pub(crate) ram: &'static str,
+    /// More options of `vellum run`, split at blanks.
+    pub(crate) options: &'static str,
     pub(crate) timeout: Duration,
     /// Standard error may differ: some programs print times or addresses there.
     pub(crate) any_stderr: bool,
@@ -79,6 +81,7 @@ pub(crate) fn same_argv(name: &'static str, argv: Vec<OsString>) -> Test {
     let program = Program {
         argv,
         ram: "256M",
+        options: "",
         timeout,
         any_stderr: false,
         prepare: None,
@@ -114,6 +117,10 @@ impl Test {
 
     pub(crate) fn ram(self, ram: &'static str) -> Self {
         self.with(|program| program.ram = ram)
+    }
+
+    pub(crate) fn options(self, options: &'static str) -> Self {
+        self.with(|program| program.options = options)
     }
 
     pub(crate) fn seconds(self, seconds: u64) -> Self {
@@ -190,7 +197,9 @@ pub(crate) fn compare(program: &Program, home: &Path) -> Result<String, String> 
     let options = ["--ram", program.ram, "--report", "json", "--report-file"];
     let mut argv: Vec<OsString> = vec![vellum().into(), "run".into()];
     argv.extend(options.map(OsString::from));
-    argv.extend([report_file.clone().into_os_string(), "--".into()]);
+    argv.push(report_file.clone().into());
+    argv.extend(program.options.split_whitespace().map(OsString::from));
+    argv.push("--".into());
     argv.extend(program.argv.iter().cloned());
     let dir = prepared(program, home)?;
     let ours = process::run(&Spec {

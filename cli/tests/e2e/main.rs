@@ -11,6 +11,7 @@ mod case;
 mod command;
 mod list;
 mod long;
+mod pressure;
 mod process;
 mod report;
 mod scenarios;
@@ -70,6 +71,7 @@ impl Options {
 fn main() {
     let options = Options::read();
     let mut tests = long::programs();
+    tests.extend(pressure::programs());
     tests.extend(list::programs());
     tests.extend(scenarios::tests());
     tests.extend(command::tests());

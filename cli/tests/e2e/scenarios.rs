@@ -16,6 +16,7 @@ fn all(dir: &Path) -> Result<(), String> {
     argv.extend(files()?.into_iter().map(OsString::from));
     let program = Program {
         argv,
+        options: "",
         ram: "256M",
         timeout: Duration::from_secs(120),
         any_stderr: false,

@@ -216,6 +216,17 @@ impl<'m> DirectMap<'m> {
         unsafe { source.copy_to(target, PAGE_SIZE as usize) };
     }
 
+    /// Copies `len` bytes within RAM; the two ranges may overlap.
+    ///
+    /// # Panics
+    /// If either is not all inside.
+    pub fn copy_bytes(&self, to: PhysAddr, from: PhysAddr, len: u64) {
+        let source = self.ptr(from, len);
+        let target = self.ptr(to, len);
+        // SAFETY: both are len mapped bytes; `copy` allows them to overlap.
+        unsafe { source.copy_to(target, len as usize) };
+    }
+
     /// Copies bytes out of RAM.
     ///
     /// # Panics

@@ -134,4 +134,10 @@ pub trait Machine {
         let _ = (space, page);
         false
     }
+
+    /// True if reclaim must not take the translation of `page` at this moment: somebody who cannot fault
+    /// may use it. Pinned pages are such.
+    fn must_stay(&self, space: SpaceId, page: VirtAddr) -> bool {
+        self.is_pinned(space, page)
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::MmError;
 use crate::backing::{VmBacking, is_shmem};
+use crate::host::Shrinker;
 use crate::mm::{Area, RssKind, UserLeaf};
 use crate::spaces::SpaceTable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use vellum_object::ObjectCache;
 use vellum_page::{AllocRequest, Memmap, OwnedPages, Page, PageFlags, PageSource, PageState};
 use vellum_page_cache::{Mapping, MappingRef, PageCache};
 use vellum_page_table::{Pte, PteFlags, TlbGather};
+use vellum_reclaim::Reclaim;
 use vellum_rmap::{AnonTable, Registration, RmapCaches};
 use vellum_swap::Swap;
 use vellum_types::{FileId, Order, OutOfMemory, Pfn, Prot, SpaceId, VirtAddr, VmFlags};
@@ -43,7 +45,9 @@ pub struct MmContext<'m, M: Machine> {
     pub(crate) vmstat: &'m VmStat,
     pub(crate) trace: Trace<'m>,
     pub(crate) cache: PageCache<'m>,
-    pub(crate) swap: Swap<'m>,
+    pub(crate) swap: &'m Swap<'m>,
+    pub(crate) reclaim: &'m Reclaim<'m>,
+    pub(crate) shrinker: &'m dyn Shrinker,
     pub(crate) caches: MmCaches<'m>,
     pub(crate) zero_page: Pfn,
     pub(crate) max_map_count: usize,
@@ -57,8 +61,6 @@ pub struct MmContext<'m, M: Machine> {
 pub struct MmParts<'m, M: Machine> {
     /// The machine.
     pub machine: &'m M,
-    /// Where frames come from.
-    pub source: &'m dyn PageSource,
     /// The counters.
     pub vmstat: &'m VmStat,
     /// Where events go.
@@ -66,7 +68,11 @@ pub struct MmParts<'m, M: Machine> {
     /// The page cache.
     pub cache: PageCache<'m>,
     /// Swap, with or without areas.
-    pub swap: Swap<'m>,
+    pub swap: &'m Swap<'m>,
+    /// Who gets frames back; also where they come from.
+    pub reclaim: &'m Reclaim<'m>,
+    /// Who else has some.
+    pub shrinker: &'m dyn Shrinker,
     /// The object caches.
     pub caches: MmCaches<'m>,
     /// All `anon_vma`s.
@@ -82,19 +88,22 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Out of memory.
     pub fn new(parts: MmParts<'m, M>) -> Result<Self, OutOfMemory> {
         let request = AllocRequest::kernel_zeroed(Order::ZERO);
-        let zero_page = OwnedPages::alloc(parts.source, request)?.into_pfn();
-        let memmap = parts.source.memmap();
+        let source: &'m dyn PageSource = parts.reclaim;
+        let zero_page = OwnedPages::alloc(source, request)?.into_pfn();
+        let memmap = source.memmap();
         memmap.page(zero_page).set_state(PageState::Zero);
         parts.machine.set_zero_page(zero_page);
         Ok(Self {
-            ram: parts.source.ram(),
+            ram: source.ram(),
             memmap,
             machine: parts.machine,
-            source: parts.source,
+            source,
             vmstat: parts.vmstat,
             trace: parts.trace,
             cache: parts.cache,
             swap: parts.swap,
+            reclaim: parts.reclaim,
+            shrinker: parts.shrinker,
             caches: parts.caches,
             zero_page,
             max_map_count: parts.max_map_count as usize,
@@ -135,9 +144,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
         self.with_room(|| Ok(self.cache.mapping(file)?))
     }
 
+    /// Where frames come from and go back to, and who gets them back when they run out.
+    pub const fn reclaim(&self) -> &'m Reclaim<'m> {
+        self.reclaim
+    }
+
     /// The swap areas.
-    pub const fn swap(&self) -> &Swap<'m> {
-        &self.swap
+    pub const fn swap(&self) -> &'m Swap<'m> {
+        self.swap
     }
 
     /// The page cache.
@@ -236,9 +250,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
 
     /// Drops a reference that no entry held.
     pub(crate) fn put_page(&self, pfn: Pfn) {
-        if self.page(pfn).put() {
-            self.source.free_pages(pfn);
-        }
+        // It may be in the swap cache.
+        self.cache.put_page(pfn);
     }
 
     /// What a resident page of `area` counts as.

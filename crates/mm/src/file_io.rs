@@ -104,15 +104,12 @@ impl<'m, M: Machine> MmContext<'m, M> {
     ) -> Result<u64, MmError> {
         let user = user.checked_add(skip).ok_or(MmError::Fault)?;
         let mut done = 0;
-        let mut bytes = [0u8; PAGE_SIZE as usize];
         let copied = self.user_segments(mm, user, len, access, &mut |page, piece| {
             let (from, to) = match access {
                 Access::Write => (phys + done, page),
                 _ => (page, phys + done),
             };
-            let chunk = &mut bytes[..piece as usize];
-            self.ram.read_bytes(from, chunk);
-            self.ram.write_bytes(to, chunk);
+            self.ram.copy_bytes(to, from, piece);
             done += piece;
         })?;
         if copied == 0 && len > 0 {

@@ -9,10 +9,15 @@
 
 use crate::MmError;
 use crate::context::MmContext;
-use vellum_machine::Machine;
+use vellum_machine::{Machine, VmItem};
+use vellum_reclaim::ReclaimRequest;
+use vellum_types::{GfpFlags, Order};
 
 /// Pages reclaimed at once, Linux's `SWAP_CLUSTER_MAX` doubled.
 const RECLAIM_BATCH: u64 = 64;
+
+/// Where swap is absent or full, this part of all frames is left to pages of files.
+const WORKING_SET_SHARE: u64 = 32;
 
 impl<M: Machine> MmContext<'_, M> {
     /// Runs `attempt` until it ends otherwise than for want of a frame, or nothing more can be
@@ -76,15 +81,42 @@ impl<M: Machine> MmContext<'_, M> {
         }
     }
 
+    /// Kswapd's work: brings free pages up to the high marks. No lock is held. Returns pages freed.
+    pub fn balance(&self) -> u64 {
+        if self.only_working_set_left() {
+            return 0;
+        }
+        self.reclaim.balance(self)
+    }
+
+    /// True if all that could be reclaimed is the last few pages of files, most of them the code that
+    /// programs are running: they would be read in again at once, and nobody would get anywhere. Linux
+    /// has `lru_gen_min_ttl` for this.
+    fn only_working_set_left(&self) -> bool {
+        if self.swap.free_slots() > 0 {
+            return false;
+        }
+        let items = [VmItem::NrActiveFile, VmItem::NrInactiveFile];
+        let files: u64 = items.map(|item| self.vmstat.item(item)).iter().sum();
+        files < self.memmap.nr_frames() / WORKING_SET_SHARE
+    }
+
     /// Makes frames free. No lock is held.
     ///
     /// # Errors
     /// NoFrames: there is nothing left that could go.
     fn reclaim_or_fail(&self) -> Result<(), MmError> {
-        if self.cache.shrink(RECLAIM_BATCH) > 0 {
-            Ok(())
-        } else {
-            Err(MmError::NoFrames)
+        if self.only_working_set_left() {
+            return Err(MmError::NoFrames);
+        }
+        let request = ReclaimRequest {
+            order: Order::ZERO,
+            gfp: GfpFlags::HIGHUSER_MOVABLE,
+            target: RECLAIM_BATCH,
+        };
+        match self.reclaim.try_to_free_pages(self, request) {
+            0 => Err(MmError::NoFrames),
+            _ => Ok(()),
         }
     }
 }

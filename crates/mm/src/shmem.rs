@@ -3,8 +3,10 @@
 use crate::backing::is_shmem;
 use core::fmt;
 use vellum_machine::DirectMap;
+use vellum_page_cache::SwapSlots;
 use vellum_page_cache::{BackingStore, IoError};
-use vellum_types::{FileId, Pfn};
+use vellum_swap::Swap;
+use vellum_types::{FileId, Pfn, SwapEntry};
 
 /// The machine's store, and in front of it the files of shared anonymous memory, whose pages exist
 /// nowhere but in the page cache.
@@ -92,5 +94,24 @@ impl BackingStore for ShmemStore<'_> {
         if !is_shmem(file) {
             self.files.release(file);
         }
+    }
+}
+
+/// The swap areas, as the page cache knows them.
+#[derive(Clone, Copy)]
+pub struct ShmemSwap<'m>(pub &'m Swap<'m>);
+
+impl SwapSlots for ShmemSwap<'_> {
+    fn lookup(&self, entry: SwapEntry) -> Option<Pfn> {
+        self.0.lookup(entry)
+    }
+    fn free(&self, entry: SwapEntry) {
+        self.0.free(entry);
+    }
+    fn try_to_free_swap(&self, pfn: Pfn) {
+        self.0.try_to_free_swap(pfn);
+    }
+    fn put_page(&self, pfn: Pfn) {
+        self.0.put_page(pfn);
     }
 }

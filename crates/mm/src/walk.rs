@@ -108,7 +108,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             // What I/O uses at this moment must keep its translation, and is young anyway.
             if by_hardware {
                 clear_bits(&found.leaf, found.va, PteFlags::ACCESSED);
-            } else if !self.machine.is_pinned(found.space, found.va) {
+            } else if !self.machine.must_stay(found.space, found.va) {
                 clear_bits(&found.leaf, found.va, PteFlags::ACCESSED);
                 self.flush_page(found);
             }
@@ -146,7 +146,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             let area = Self::area_of(inner, found);
             if area.flags.intersects(spared) {
                 stop = Some(Unmapped::Mlocked);
-            } else if self.machine.is_pinned(found.space, found.va) {
+            } else if self.machine.must_stay(found.space, found.va) {
                 stop = Some(Unmapped::Held);
             }
             if stop.is_some() {

@@ -1,11 +1,14 @@
 //! From a memory map to a running system.
 
 use crate::System;
+use crate::pressure::{NodeMarks, Shrinkers};
 use vellum_machine::{Machine, MemoryKind, MemoryRegion, Trace, VmStat};
 use vellum_memblock::{MemBlock, MemBlockError};
-use vellum_mm::{MmCaches, MmContext, MmParts, ShmemStore};
+use vellum_mm::{MmCaches, MmContext, MmParts, ShmemStore, ShmemSwap};
+use vellum_page::{place, place_slice};
 use vellum_page_alloc::{BootParts, PageAllocator, ZoneProfile, place_at_boot};
 use vellum_page_cache::{BackingStore, PageCache};
+use vellum_reclaim::{LruNode, Nodes as _, PolicyKind, Reclaim};
 use vellum_rmap::{AnonTable, RmapCaches};
 use vellum_slab::SlabAllocator;
 use vellum_swap::Swap;
@@ -22,6 +25,10 @@ pub struct SystemConfig<'m> {
     pub trace: Trace<'m>,
     /// `vm.max_map_count`: areas in one address space.
     pub max_map_count: u32,
+    /// Which page goes when memory runs short.
+    pub policy: PolicyKind,
+    /// `vm.swappiness`, 0 to 200.
+    pub swappiness: u8,
     /// Which frames belong to which kind of zone.
     pub zones: ZoneProfile,
 }
@@ -31,6 +38,8 @@ impl Default for SystemConfig<'_> {
         Self {
             trace: Trace::OFF,
             max_map_count: 65530,
+            policy: PolicyKind::TwoList,
+            swappiness: Reclaim::SWAPPINESS,
             zones: ZoneProfile::X86_64,
         }
     }
@@ -143,26 +152,35 @@ impl<'m, M: Machine> System<'m, M> {
             mm: slab.typed_arc("mm_struct")?,
             spaces: slab.typed_box("mm_table_node")?,
         };
+        let nodes = place(pages, NodeMarks::new(pages))?;
+        let lru = place_slice(pages, nodes.nr_nodes().into(), |_| {
+            LruNode::new(config.policy)
+        })?;
+        let reclaim = place(pages, Reclaim::new(pages, nodes, lru, vmstat))?;
+        reclaim.set_swappiness(config.swappiness);
+        let swap = place(pages, Swap::new(reclaim, vmstat)?)?;
         let cache = PageCache::new(
             store,
-            pages,
+            reclaim,
             vmstat,
             config.trace,
             slab.typed_box("radix_tree_node")?,
             slab.typed_arc("address_space")?,
             slab.typed_box("file_table_node")?,
-        );
-        let swap = Swap::new(pages, vmstat)?;
+        )
+        .with_swap(place(pages, ShmemSwap(swap))?);
+        let shrinker = place(pages, Shrinkers { pages, slab })?;
         slab.shrink();
         let free_at_boot = pages.nr_free_pages();
         let context = MmContext::new(MmParts {
             machine,
-            source: pages,
             vmstat,
             trace: config.trace,
             cache,
             caches,
             swap,
+            reclaim,
+            shrinker,
             anon_table,
             max_map_count: config.max_map_count,
         })?;

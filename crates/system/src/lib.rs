@@ -35,9 +35,11 @@ mod block;
 mod boot;
 mod memory_info;
 mod oom;
+mod pressure;
 pub mod proc;
 mod report;
 mod shutdown;
+mod swapping;
 mod system;
 
 pub use boot::{BootError, MIN_RAM, SystemConfig};
@@ -45,6 +47,7 @@ pub use memory_info::MemInfo;
 pub use oom::OomVictim;
 pub use report::Report;
 pub use shutdown::Leaks;
+pub use swapping::SwapArea;
 pub use system::System;
 pub use vellum_mm::{
     Area, FaultInfo, FaultOutcome, FileRef, Limits, Mm, MmError, MmLayout, MmRef, MmStats,
@@ -52,4 +55,6 @@ pub use vellum_mm::{
 };
 pub use vellum_page_alloc::{MovableShare, ZoneInfo, ZoneProfile};
 pub use vellum_page_cache::{BackingStore, DirtyLimits, ErrSeq, IoError, MappingRef, Wanted};
+pub use vellum_reclaim::PolicyKind;
 pub use vellum_slab::SlabInfo;
+pub use vellum_swap::{AreaInfo, Compressor, Corrupt, SwapDevice, SwapError, SwapOn};

@@ -42,6 +42,15 @@ impl<M: Machine> System<'_, M> {
         // Linux: si_mem_available. Half of the cache, or all but the low mark, counts as available.
         let file = cached.saturating_sub(shmem);
         let available = (free + file - (file / 2).min(low)).saturating_sub(low);
+        let (active_anon, inactive_anon) =
+            (item(VmItem::NrActiveAnon), item(VmItem::NrInactiveAnon));
+        let (active_file, inactive_file) =
+            (item(VmItem::NrActiveFile), item(VmItem::NrInactiveFile));
+        let (mut swap_total, mut swap_free) = (0, 0);
+        self.swaps(&mut |area, _| {
+            swap_total += kb(area.usable.into());
+            swap_free += kb((area.usable - area.used).into());
+        });
         MemInfo {
             fields: [
                 ("MemTotal", total),
@@ -49,17 +58,17 @@ impl<M: Machine> System<'_, M> {
                 ("MemAvailable", available),
                 ("Buffers", 0),
                 ("Cached", cached),
-                ("SwapCached", 0),
-                ("Active", 0),
-                ("Inactive", anon + cached),
-                ("Active(anon)", 0),
-                ("Inactive(anon)", anon + shmem),
-                ("Active(file)", 0),
-                ("Inactive(file)", file),
-                ("Unevictable", item(VmItem::NrMlock)),
+                ("SwapCached", item(VmItem::NrSwapCached)),
+                ("Active", active_anon + active_file),
+                ("Inactive", inactive_anon + inactive_file),
+                ("Active(anon)", active_anon),
+                ("Inactive(anon)", inactive_anon),
+                ("Active(file)", active_file),
+                ("Inactive(file)", inactive_file),
+                ("Unevictable", item(VmItem::NrUnevictable)),
                 ("Mlocked", item(VmItem::NrMlock)),
-                ("SwapTotal", 0),
-                ("SwapFree", 0),
+                ("SwapTotal", swap_total),
+                ("SwapFree", swap_free),
                 ("Dirty", item(VmItem::NrDirty)),
                 ("Writeback", 0),
                 ("AnonPages", anon),

@@ -26,9 +26,9 @@ impl<'m, M: Machine> System<'m, M> {
     /// been put and dirty pages written back before; what is left counts as leaked.
     pub fn shutdown(self) -> Leaks {
         let (pages, slab, before) = (self.pages(), self.slab(), self.free_at_boot());
-        let cache = self.into_context().shutdown();
-        cache.drop_all();
-        drop(cache);
+        self.cache().drop_all();
+        self.swapoff_all();
+        drop(self.into_context().shutdown());
         slab.shrink();
         let mut leaks = Leaks {
             frames: before.saturating_sub(pages.nr_free_pages()),

@@ -78,7 +78,7 @@ fn frame_at(host: &SimHost<'_>, pid: usize, addr: u64) -> Option<Pfn> {
 /// What reclaim does to an anonymous page, step by step. True if the frame is free now.
 fn swap_out(host: &SimHost<'_>, pfn: Pfn) -> bool {
     let system = host.system();
-    let (swap, pages) = (system.swap(), system.pages());
+    let (swap, pages) = (system.swap(), system.reclaim());
     let page = pages.memmap().page(pfn);
     if page.state() != vellum_page::PageState::Anon || !page.try_get() {
         return false;

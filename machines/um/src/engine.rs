@@ -5,7 +5,7 @@ use crate::facade::{MmRef, System};
 use crate::ids::ById;
 use crate::machine::UmMachine;
 use crate::task::Task;
-use vellum_types::{Access, VirtAddr, VirtRange};
+use vellum_types::{Access, PAGE_SIZE, VirtAddr, VirtRange};
 
 /// The core on this machine.
 pub(crate) type Sys<'m> = System<'m, UmMachine>;
@@ -79,18 +79,24 @@ impl<'m> Engine<'m> {
         }
         let from = VirtAddr::new(start);
         let sp = Some(task.sp());
-        let good = match self.sys.fault_in(&task.mm, from, len, access, sp) {
+        // First of all: what is faulted in for one page must not take another one away.
+        let Some(pinned) = VirtRange::from_len(from, len).and_then(|range| range.to_pages()) else {
+            return 0;
+        };
+        self.machine.pin(task.space, task.tid, pinned);
+        task.pins.push(pinned);
+        match self.sys.fault_in(&task.mm, from, len, access, sp) {
             Ok(good) => good,
             Err(_) => {
                 task.abi.starved = true;
                 0
             }
-        };
-        if let Some(range) = VirtRange::from_len(from, good).and_then(|r| r.to_pages()) {
-            task.pins.push(range);
-            self.machine.pin(task.space, task.tid, range);
         }
-        good
+    }
+
+    /// The most bytes that one call may keep in place while the host runs it.
+    pub(crate) fn pin_limit(&self) -> u64 {
+        (self.machine.ram_bytes() / 8).next_multiple_of(PAGE_SIZE)
     }
 
     /// Copies from the task's memory; `None` if a byte is not readable.

@@ -6,7 +6,7 @@ use crate::host::wait::{self, Status};
 use crate::host::{check, ptrace};
 use crate::supervisor::{Resume, Supervisor, kill};
 use crate::task::Task;
-use vellum_types::{Access, SpaceId, VirtAddr};
+use vellum_types::{Access, SpaceId};
 
 /// Locks of a robust list that are made accessible; Linux's ROBUST_LIST_LIMIT.
 const ROBUST_LIST_LIMIT: usize = 2048;
@@ -18,23 +18,19 @@ impl<'m> Supervisor<'m> {
         if engine.machine.with(task.space, |s| s.users) <= 1 {
             return;
         }
-        let write = |at: VirtAddr| {
-            // Without memory the joiner is not told; it would not get far either.
-            let _ = engine.sys.fault_in(&task.mm, at, 8, Access::Write, None);
-        };
+        // Without memory the joiner is not told; it would not get far either.
         if let Some(word) = task.clear_child_tid {
-            write(word);
+            engine.prefault(task, word.as_u64(), 8, Access::Write);
         }
         let Some(head) = robust_list(task.tid) else {
             return;
         };
-        let read = |at| engine.read_u64(task, at);
-        let (Some(first), Some(offset)) = (read(head), read(head + 8)) else {
+        let (Some(first), Some(offset)) =
+            (engine.read_u64(task, head), engine.read_u64(task, head + 8))
+        else {
             return;
         };
-        let _ = engine
-            .sys
-            .fault_in(&task.mm, VirtAddr::new(head), 24, Access::Read, None);
+        engine.prefault(task, head, 24, Access::Read);
         let mut entry = first;
         for _ in 0..ROBUST_LIST_LIMIT {
             // Bit 0 marks a lock with priority inheritance.
@@ -42,11 +38,9 @@ impl<'m> Supervisor<'m> {
             if entry == head {
                 break;
             }
-            let _ = engine
-                .sys
-                .fault_in(&task.mm, VirtAddr::new(entry), 8, Access::Read, None);
-            write(VirtAddr::new(entry.wrapping_add(offset)));
-            match read(entry) {
+            engine.prefault(task, entry, 8, Access::Read);
+            engine.prefault(task, entry.wrapping_add(offset), 8, Access::Write);
+            match engine.read_u64(task, entry) {
                 Some(next) => entry = next,
                 None => break,
             }

@@ -106,6 +106,8 @@ impl<'m> Supervisor<'m> {
     }
 
     fn let_go(&mut self, mut task: Box<Task<'m>>, call: &HeldCall, answer: Answer) {
+        // While the task stands still: a flush of its space need not be waited for.
+        self.engine.sys.housekeeping();
         let resumed = self.engine.machine.resume(task.space);
         task.running = true;
         self.pace.resumed(&mut task);

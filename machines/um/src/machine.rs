@@ -3,7 +3,7 @@
 use crate::host::{ptrace, wait};
 use crate::ids::ById;
 use crate::ram::Ram;
-use crate::space::{HostOp, Service, Space};
+use crate::space::{HostOp, RESIDENT_STACK, Service, Space};
 use crate::stub::mailbox::{BATCH, HostCall, Mailbox, SLOTS, Slot};
 use crate::stub::{self, Paths};
 use crate::tlb::{Run, Target};
@@ -197,6 +197,11 @@ impl UmMachine {
     pub(crate) fn detach(&self, space: SpaceId) -> Option<Service> {
         let service = self.spaces.borrow_mut().remove(&space.0)?.service?;
         Some(service)
+    }
+
+    /// Bytes of RAM.
+    pub(crate) fn ram_bytes(&self) -> u64 {
+        self.ram.span().len()
     }
 
     /// Task `tid` may touch `range` from inside the host kernel.
@@ -421,5 +426,10 @@ impl Machine for UmMachine {
 
     fn is_pinned(&self, space: SpaceId, page: VirtAddr) -> bool {
         self.with(space, |s| s.is_pinned(page.page_number()))
+    }
+
+    fn must_stay(&self, space: SpaceId, page: VirtAddr) -> bool {
+        // The host may be reading a lock's description there.
+        RESIDENT_STACK.contains(&page.as_u64()) || self.is_pinned(space, page)
     }
 }

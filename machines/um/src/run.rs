@@ -7,13 +7,13 @@ use crate::host::wait::Status;
 use crate::machine::UmMachine;
 use crate::pace::Pace;
 use crate::supervisor::Supervisor;
-use crate::swap::{SwapOpenError, SwapSpec};
+use crate::swap::{FileSwap, Lz4, SwapKind, SwapOpenError, SwapSpec};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::time::Instant;
 use vellum_machine::Trace;
 use vellum_reclaim::{PolicyKind, Reclaim};
-use vellum_system::BootError;
+use vellum_system::{BootError, SwapArea, SwapDevice as _, SwapOn};
 
 /// What to run, and on how much memory.
 #[derive(Clone, Debug)]
@@ -179,6 +179,60 @@ fn find(program: &OsStr) -> Result<OsString, RunError> {
     })
 }
 
+/// The files of the areas that have one.
+fn open_swap(specs: &[SwapSpec]) -> Result<Vec<Option<FileSwap>>, RunError> {
+    let open = |spec: &SwapSpec| {
+        let file = match &spec.kind {
+            SwapKind::Temporary { bytes } => FileSwap::temporary(*bytes)?,
+            SwapKind::File { path, bytes } => FileSwap::open(path, *bytes)?,
+            SwapKind::Zram { .. } => return Ok(None),
+        };
+        if file.was_dirty() {
+            let name = file.name();
+            eprintln!("vellum: swap {name}: its last user was killed; what it held is gone");
+        }
+        Ok(Some(file))
+    };
+    specs
+        .iter()
+        .map(open)
+        .collect::<Result<_, _>>()
+        .map_err(RunError::Swap)
+}
+
+/// Puts one area into use.
+fn swapon<'m>(
+    sys: &System<'m, UmMachine>,
+    spec: &SwapSpec,
+    file: Option<&'m FileSwap>,
+    ram_bytes: u64,
+) -> Result<(), RunError> {
+    let on = |bad| SwapOn {
+        priority: spec.priority,
+        bad,
+    };
+    let area = match (&spec.kind, file) {
+        (SwapKind::Zram { bytes }, _) => {
+            // Compressed pages may take half of RAM; the rest is for those in use.
+            sys.swapon_zram(&Lz4, *bytes, ram_bytes / 2, on(&[]))
+        }
+        (_, Some(file)) => {
+            let area = SwapArea {
+                on: on(file.bad()),
+                check: false,
+            };
+            sys.swapon(file, area)
+        }
+        (_, None) => return Ok(()),
+    };
+    area.map(drop).map_err(|error| {
+        RunError::Swap(SwapOpenError {
+            what: file.map_or("zram", |file| file.name()).to_owned(),
+            why: error.to_string(),
+        })
+    })
+}
+
 /// Runs a program to the end of its last process.
 ///
 /// # Errors
@@ -187,7 +241,11 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     let nofile = abi::raise_descriptor_limit().ok();
     let machine = UmMachine::new(config.ram_bytes, config.nodes, config.tlb_capacity)?;
     let store = abi::HostStore::default();
+    // Refused before anything begins.
+    let files = open_swap(&config.swap)?;
     let system_config = SystemConfig {
+        policy: config.policy,
+        swappiness: config.swappiness,
         trace: config.trace,
         ..SystemConfig::default()
     };
@@ -195,6 +253,9 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
         BootError::TooSmall { least, .. } => RunError::RamTooSmall { least },
         error => RunError::Host(std::io::Error::other(error.to_string())),
     })?;
+    for (spec, file) in config.swap.iter().zip(&files) {
+        swapon(&sys, spec, file.as_ref(), config.ram_bytes)?;
+    }
     let path = find(&config.program)?;
     let started = Instant::now();
     let engine = Engine {

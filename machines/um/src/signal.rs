@@ -88,24 +88,21 @@ impl<'m> Supervisor<'m> {
     }
 
     /// The host writes the handler's frame, and kills if it cannot.
-    fn prepare_frame(&self, task: &Task<'m>, signal: i32) {
+    fn prepare_frame(&self, task: &mut Task<'m>, signal: i32) {
         if !(1..=64).contains(&signal) || task.sighand.borrow().caught & bit(signal) == 0 {
             return;
         }
         let engine = &self.engine;
-        let below = |top: u64| {
+        let below = |task: &mut Task<'m>, top: u64| {
             let start = VirtAddr::new(top.saturating_sub(RED_ZONE + FRAME));
             // What cannot be had is the program's fault: Linux kills it then.
-            let sp = Some(task.sp());
             for page in [12288, 8192, 4096, 0] {
-                let _ = engine
-                    .sys
-                    .fault_in(&task.mm, start + page, 1, Access::Write, sp);
+                engine.prefault(task, (start + page).as_u64(), 1, Access::Write);
             }
         };
-        below(task.regs.rsp);
+        below(task, task.regs.rsp);
         if let Some(stack) = task.altstack {
-            below(stack.end().as_u64());
+            below(task, stack.end().as_u64());
         }
     }
 

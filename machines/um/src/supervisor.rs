@@ -121,6 +121,8 @@ impl<'m> Supervisor<'m> {
         }
         self.note_stop(&mut task);
         let resume = self.stop(&mut task, status);
+        // While the task stands still: a flush of its space need not be waited for.
+        self.engine.sys.housekeeping();
         self.go_on(task, resume);
     }
 

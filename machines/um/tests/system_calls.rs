@@ -8,7 +8,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
-use vellum_machine::Trace;
 use vellum_um::{RunConfig, run};
 
 /// Set for the run on the machine.

@@ -144,3 +144,23 @@ pub(super) fn refused_call(dir: &Path) -> Result<(), String> {
         &ran,
     )
 }
+
+/// Each is refused in one line before the program starts.
+pub(super) fn bad_swap(dir: &Path) -> Result<(), String> {
+    fs::write(dir.join("empty"), "").map_err(|error| error.to_string())?;
+    fs::write(dir.join("zeroes"), vec![0; 1 << 20]).map_err(|error| error.to_string())?;
+    for (area, why) in [
+        ("file:nowhere", "no such file"),
+        ("file:empty", "too small"),
+        ("file:zeroes", "no swap signature"),
+        ("file:fresh:8K", "too small"),
+        ("file:/proc/version", "swap /proc/version: "),
+    ] {
+        let ran = run(dir, &["run", "--swap", area, "--", "echo", "never"])?;
+        expect_status(125, &ran)?;
+        expect_one_line(&["vellum: swap ", why], &ran)?;
+        expect(ran.out_text().is_empty(), "the program did not start", &ran)?;
+    }
+    expect_status(2, &run(dir, &["run", "--swap", "tape:1G", "--", "true"])?)?;
+    Ok(())
+}

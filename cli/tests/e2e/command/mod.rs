@@ -22,6 +22,10 @@ pub(crate) fn tests() -> Vec<Test> {
             bad_input::too_little_ram,
         ),
         check(
+            "swap_that_cannot_be_used_is_said_first",
+            bad_input::bad_swap,
+        ),
+        check(
             "a_report_that_cannot_be_written_is_said_first",
             bad_input::unwritable_report,
         ),

@@ -3,6 +3,7 @@
 use crate::System;
 use core::fmt::{self, Write};
 use vellum_machine::{Machine, VmEvent, VmItem};
+use vellum_types::PAGE_SIZE;
 
 /// `/proc/meminfo`.
 ///
@@ -89,4 +90,30 @@ pub fn slabinfo<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt:
         writeln!(out, "{info}")?;
     }
     Ok(())
+}
+
+/// `/proc/swaps`: a line for each area, kilobytes.
+///
+/// # Errors
+/// Those of `out`.
+pub fn swaps<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt::Result {
+    writeln!(out, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority")?;
+    let mut result = Ok(());
+    system.swaps(&mut |area, device| {
+        let kb = |slots: u32| u64::from(slots) * (PAGE_SIZE / 1024);
+        let kind = if device.name().starts_with('/') {
+            "file"
+        } else {
+            "partition"
+        };
+        result = result.and(writeln!(
+            out,
+            "{:<40}{kind}\t{}\t\t{}\t\t{}",
+            device.name(),
+            kb(area.usable),
+            kb(area.used),
+            area.priority
+        ));
+    });
+    result
 }

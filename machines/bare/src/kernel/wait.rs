@@ -34,8 +34,9 @@ impl WaitQueue {
 
     /// Wakes everybody.
     pub(crate) fn wake(&self) {
-        let waiting = core::mem::take(&mut *self.0.lock());
-        for task in waiting {
+        let mut waiting = self.0.lock();
+        // One by one, so that the list keeps its memory for the next who wait.
+        while let Some(task) = waiting.pop() {
             sched::wake(&task);
         }
     }

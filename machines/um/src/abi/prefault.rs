@@ -81,6 +81,8 @@ fn prefault_as<'m>(
         } else {
             max_out
         };
+        // Pinned pages cannot be reclaimed: one call must leave room for the rest of the machine.
+        let max = max.min(engine.pin_limit());
         engine.prefault(task, at, want.min(max), access);
         // Where the buffer itself is bad, the host finds out and does what this kind of file does.
         if want > max

@@ -9,7 +9,6 @@ use super::user::User;
 use crate::engine::{Action, Engine};
 use crate::facade::{MmRef, proc};
 use crate::task::Task;
-use std::fmt::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -135,7 +134,7 @@ fn of_machine(engine: &Engine<'_>, name: &str) -> Option<Vec<u8>> {
         "buddyinfo" => proc::buddyinfo(sys, &mut text),
         "zoneinfo" => proc::zoneinfo(sys, &mut text),
         "slabinfo" => proc::slabinfo(sys, &mut text),
-        "swaps" => text.write_str("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
+        "swaps" => proc::swaps(sys, &mut text),
         _ => return None,
     }
     .ok()?;

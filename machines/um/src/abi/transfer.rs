@@ -9,7 +9,7 @@ use crate::engine::{Action, Engine};
 use crate::facade::MmError;
 use crate::task::Task;
 use vellum_machine::Machine as _;
-use vellum_types::{Access, PAGE_SIZE, VirtAddr};
+use vellum_types::{Access, PAGE_SIZE, VirtAddr, VirtRange};
 
 type Result<T> = core::result::Result<T, i32>;
 
@@ -239,10 +239,32 @@ fn write_piece<'m>(
     from: u64,
     len: u64,
 ) -> Result<(u64, u64)> {
+    // A page may be a piece of its own, and the first and last are broken.
+    let len = len
+        .min((IOV_MAX as u64 - 1) * PAGE_SIZE)
+        .min(engine.pin_limit());
+    let start = VirtAddr::new(from);
+    // The pieces must be good until the host has read them: none may be taken away for another.
+    let pinned = VirtRange::from_len(start, len).and_then(|range| range.to_pages());
+    if let Some(pinned) = pinned {
+        engine.machine.pin(task.space, task.tid, pinned);
+    }
+    let taken = write_pinned(engine, task, open, at, flags, (start, len));
+    engine.machine.unpin(task.space, task.tid);
+    Ok((taken?, len))
+}
+
+/// The second half of `write_piece`.
+fn write_pinned<'m>(
+    engine: &Engine<'m>,
+    task: &Task<'m>,
+    open: &Regular,
+    at: At,
+    flags: i32,
+    (start, len): (VirtAddr, u64),
+) -> Result<u64> {
     let ram = engine.machine.direct_map();
     let mut pieces: Vec<Piece> = Vec::new();
-    // A page may be a piece of its own, and the first and last are broken.
-    let len = len.min((IOV_MAX as u64 - 1) * PAGE_SIZE);
     let mut each = |phys, bytes: u64| {
         let base = ram.ptr(phys, bytes).as_ptr();
         match pieces.last_mut() {
@@ -255,7 +277,6 @@ fn write_piece<'m>(
             }),
         }
     };
-    let start = VirtAddr::new(from);
     let good = engine
         .sys
         .user_segments(&task.mm, start, len, Access::Read, &mut each)
@@ -268,8 +289,7 @@ fn write_piece<'m>(
         At::Offset(offset) => Some(offset),
     };
     // SAFETY: the pieces are frames of RAM, which stay mapped in the direct map.
-    let taken = unsafe { fd::write_pieces(&open.fd, &pieces, offset, flags) }?;
-    Ok((taken, len))
+    unsafe { fd::write_pieces(&open.fd, &pieces, offset, flags) }
 }
 
 /// The host took `n` bytes from `from`: the core's copy follows.

@@ -57,7 +57,7 @@ pub(crate) const S_IFIFO: u32 = 0o010_000;
 
 /// The open file of a descriptor of the current process.
 pub(crate) fn file(fd: i32) -> Result<Arc<File>> {
-    let files = crate::task::current().process.files.lock().clone();
-    let files = files.lock();
-    files.get(fd)
+    let files = crate::task::current().process.files.lock();
+    let table = files.lock();
+    table.get(fd)
 }
