@@ -1,57 +1,16 @@
 //! Swap areas under running programs: switched off, read ahead; and what must not go there.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use vellum_machine::{DirectMap, VmEvent};
+mod slots;
+
+use slots::swapon;
+use vellum_machine::VmEvent;
 use vellum_mm::{MmError, MmapRequest, Unmapped};
 use vellum_page::{PageFlags, PageSource, PageState};
 use vellum_sim::{Rng, SimConfig, SimHost, SimMachine, SimStore};
-use vellum_swap::{SwapDevice, SwapOn, WriteError};
-use vellum_types::{IoError, PAGE_SIZE, Pfn, VirtAddr};
+use vellum_types::{PAGE_SIZE, Pfn, VirtAddr};
 
 const BASE: u64 = 0x1000_0000_0000;
 const PAGES: u64 = 256;
-
-#[derive(Default)]
-struct Slots {
-    bytes: Mutex<HashMap<u32, Vec<u8>>>,
-    broken: Mutex<Option<u32>>,
-}
-
-impl SwapDevice for Slots {
-    fn name(&self) -> &str {
-        "slots"
-    }
-    fn nr_slots(&self) -> u32 {
-        8192
-    }
-    fn read(&self, slot: u32, frame: Pfn, ram: DirectMap<'_>) -> Result<(), IoError> {
-        if *self.broken.lock().unwrap() == Some(slot) {
-            return Err(IoError::EIO);
-        }
-        ram.write_bytes(frame.addr(), &self.bytes.lock().unwrap()[&slot]);
-        Ok(())
-    }
-    fn write(&self, slot: u32, frames: &[Pfn], ram: DirectMap<'_>) -> Result<(), WriteError> {
-        for (slot, frame) in (slot..).zip(frames) {
-            let mut bytes = vec![0; PAGE_SIZE as usize];
-            ram.read_bytes(frame.addr(), &mut bytes);
-            self.bytes.lock().unwrap().insert(slot, bytes);
-        }
-        Ok(())
-    }
-}
-
-fn swapon(host: &SimHost<'_>, priority: i16) -> (u8, &'static Slots) {
-    // The device outlives the host.
-    let device: &'static Slots = Box::leak(Box::default());
-    let how = SwapOn {
-        priority: Some(priority),
-        bad: &[],
-    };
-    let area = host.system().swap().swapon(device, how).expect("swapon");
-    (area, device)
-}
 
 fn map(host: &mut SimHost<'_>, pid: usize, pages: u64) {
     let request = MmapRequest {
@@ -73,7 +32,7 @@ fn frame(host: &SimHost<'_>, pid: usize, page: u64) -> Option<Pfn> {
 
 /// What reclaim does to an anonymous page.
 fn swap_out(host: &SimHost<'_>, pfn: Pfn) -> bool {
-    let (swap, pages) = (host.system().swap(), host.system().pages());
+    let (swap, pages) = (host.system().swap(), host.system().reclaim());
     let page = pages.memmap().page(pfn);
     if page.state() != PageState::Anon || !pages.isolate_page(pfn) {
         return false;
