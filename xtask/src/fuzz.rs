@@ -125,6 +125,8 @@ fn fuzz(folder: &Path, program: &Path, target: &str, seconds: u64) -> Result<(),
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-max_len={MAX_LEN}"))
         .arg(format!("-artifact_prefix={}/", found.display()))
+        // Long histories from the start: short ones find little here.
+        .arg("-len_control=0")
         .args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"])
         .arg("-verbosity=0")
         .arg(&corpus);

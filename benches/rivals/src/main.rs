@@ -1,7 +1,7 @@
 //! `rivals`: the core's allocators beside others, as tables.
 //!
 //! `rivals one NAME ALLOCATOR N` does one pattern on one thread and nothing else that grows with N,
-//! for callgrind.
+//! for callgrind. `rivals held ALLOCATOR` prints how much a process grows by a history.
 
 use rivals::clock::{Job, calibrated, once};
 use rivals::frames::{Frames, Use};
@@ -26,6 +26,13 @@ usage: rivals [heaps] [frames] [flat] [waste] [--wall]   tables, all without arg
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["held", allocator] = words.as_slice() {
+        let held = Heap::by_name(allocator)
+            .and_then(|heap| waste::history(heap, 1 << 30, waste::STEPS))
+            .map_or(0, |outcome| outcome.resident);
+        println!("{held}");
+        return ExitCode::SUCCESS;
+    }
     if let ["one", pattern, allocator, n] = words.as_slice() {
         return one(pattern, allocator, n.parse().unwrap_or(0));
     }
@@ -275,6 +282,15 @@ fn alone(pattern: &str, heap: Heap) -> Option<f64> {
     (0..3).filter_map(|_| run(n)).reduce(f64::min)
 }
 
+/// What a process of its own grows by.
+fn grown(heap: Heap) -> Option<u64> {
+    let own = std::env::current_exe().ok()?;
+    let mut child = Command::new("timeout");
+    child.args(["60"]).arg(own).args(["held", heap.name()]);
+    let output = child.output().ok()?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+}
+
 fn wasted() {
     println!(
         "### Memory for {} live objects of 8 B to 8 KiB\n",
@@ -297,7 +313,8 @@ fn wasted() {
         let Some(outcome) = waste::history(heap, bytes, steps) else {
             continue;
         };
-        let held = least.map_or(outcome.resident, |bytes| bytes as u64);
+        let resident = grown(heap).unwrap_or(outcome.resident);
+        let held = least.map_or(resident, |bytes| bytes as u64);
         let rounding = outcome.rounded.map_or("–".to_string(), |rounded| {
             let lost = rounded.saturating_sub(outcome.live);
             format!("{:.1} %", 100.0 * lost as f64 / rounded as f64)
@@ -308,7 +325,7 @@ fn wasted() {
             least.map_or("–".to_string(), |bytes| mib(bytes as u64)),
             100.0 * outcome.requested as f64 / held as f64,
             outcome.pages.map_or("–".to_string(), mib),
-            mib(outcome.resident),
+            mib(resident),
         );
     }
     println!();

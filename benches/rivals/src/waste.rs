@@ -2,7 +2,8 @@
 //!
 //! A history of random lifetimes is repeated with less and less memory, until it cannot be served. The
 //! least memory that serves it, less the most that was asked for at any time, is what is lost: to
-//! rounding within blocks, to holes between them, to descriptors, and to what is kept at hand.
+//! rounding within blocks, to holes between them, to descriptors, and to what is kept at hand. Those
+//! whose memory cannot be bounded are judged by how much a process of their own grows.
 
 use crate::heaps::{Heap, Visit};
 use crate::ours::Kernel;

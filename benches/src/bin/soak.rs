@@ -226,14 +226,15 @@ fn soak(span: PhysRange, seconds: u64, seed: u64) -> (u64, u64) {
             let serial = counts.0;
             let world = &world;
             std::thread::scope(|scope| {
-                let part = |cpu: u16| {
-                    let seed = seed ^ (serial * 2 + u64::from(cpu) + 1) * 0x9e37_79b9_7f4a_7c15;
+                let run = |cpu: u16| {
+                    let part = serial * 2 + u64::from(cpu) + 1;
+                    let seed = seed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                     scope.spawn(move || {
                         CPU.set(cpu);
                         world.work(Random(seed | 1))
                     })
                 };
-                let running: Vec<_> = (0..CPUS).map(part).collect();
+                let running: Vec<_> = (0..CPUS).map(run).collect();
                 for thread in running {
                     counts.1 += thread.join().expect("no panic");
                 }
