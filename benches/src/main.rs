@@ -8,6 +8,7 @@
 mod machine;
 mod ops;
 mod pressure;
+mod rmap;
 mod swap;
 
 use machine::{BenchMachine, BenchStore};

@@ -217,17 +217,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 _ => {}
             }
         }
-        // It may have been this entry's area that kept it in memory.
-        self.rescue_page(pfn);
-    }
-
-    /// Has reclaim look at a page again that it had put aside as locked in memory. If somebody still holds
-    /// it, it is put aside again.
-    #[inline]
-    pub(crate) fn rescue_page(&self, pfn: Pfn) {
-        if self.page(pfn).flags().contains(PageFlags::UNEVICTABLE) {
-            self.source.reconsider(pfn);
-        }
     }
 
     /// Takes a block of `order`, or of the largest order below that can be had cheaply; at worst one

@@ -2,7 +2,7 @@
 
 use super::page_align;
 use crate::MmError;
-use crate::context::{MmContext, has_frame, is_zero_entry};
+use crate::context::MmContext;
 use crate::mm::{Mm, MmInner};
 use vellum_machine::Machine;
 use vellum_types::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VirtRange, VmFlags};
@@ -112,26 +112,18 @@ impl<'m, M: Machine> MmContext<'m, M> {
             inner.areas.merge_around(part);
             let pages = part.nr_pages();
             match (old.contains(VmFlags::LOCKED), new.contains(VmFlags::LOCKED)) {
-                (false, true) => inner.locked_vm += pages,
+                (false, true) => {
+                    inner.locked_vm += pages;
+                    self.mlock_range(inner, part, true);
+                }
                 (true, false) => {
                     inner.locked_vm = inner.locked_vm.saturating_sub(pages);
-                    self.rescue(inner, part);
+                    self.mlock_range(inner, part, false);
                 }
                 _ => {}
             }
         }
         result
-    }
-
-    /// What reclaim had put aside, because it was locked, may go again. Linux: `munlock_folio`.
-    fn rescue(&self, inner: &MmInner<'m>, part: VirtRange) {
-        for (leaf, part) in inner.table.leaves(part) {
-            for pte in part.pages().map(|va| leaf.get(va)) {
-                if has_frame(pte) && !is_zero_entry(pte) {
-                    self.rescue_page(pte.pfn());
-                }
-            }
-        }
     }
 
     /// Unlocks `[addr, addr + len)`.
