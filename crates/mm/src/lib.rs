@@ -34,7 +34,8 @@
 //! Each area that shows a file stands among the file's mappers, and each that has private pages in
 //! `anon_vma`s (`rmap`), so that reclaim can ask [`MmContext::page_referenced`], call
 //! [`MmContext::try_to_unmap`] and move a page by [`MmContext::migrate`], at a cost in proportion to
-//! those who map it.
+//! those who map it. With it [`MmContext::compact`] makes large blocks, and [`MmContext::alloc_contig_range`] exact
+//! ones. [`MmContext::swapoff`] goes the other way, from the tables to the pages.
 //!
 //! # Invariants
 //! * Each present or PROT_NONE entry holds one reference and one map count of its frame.
@@ -53,11 +54,16 @@
 //! holds no lock, reclaims, and does it again. Signals are outcomes, not errors.
 //!
 //! # What this does not do
-//! It does not choose what is reclaimed, and shared memory does not go to swap. No huge user pages, no overcommit accounting. Linux: `mm/memory.c`, `mm/mmap.c` and their neighbours.
+//! It does not choose what is reclaimed: it answers what `reclaim` asks of its host. No huge user pages,
+//! no overcommit accounting, no memory policies of programs.
+//!
+//! Linux: `mm/memory.c`, `mm/mmap.c`, `mm/rmap.c`, `mm/shmem.c`, `mm/migrate.c`, `mm/compaction.c` and
+//! their neighbours.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod advice;
 mod backing;
 mod compact;
 mod context;
@@ -76,6 +82,7 @@ mod spaces;
 mod swap_around;
 mod swapoff;
 mod uaccess;
+mod unevictable;
 mod validate;
 mod walk;
 
