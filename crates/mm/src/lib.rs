@@ -84,7 +84,7 @@ pub use context::{MmCaches, MmContext, MmParts};
 pub use error::MmError;
 pub use fault::{FaultInfo, FaultOutcome, SegvCode};
 pub use host::Shrinker;
-pub use mm::{Area, Limits, Mm, MmLayout, MmRef, MmStats, Rss};
+pub use mm::{Area, KernelMappings, Limits, Mm, MmLayout, MmRef, MmStats, Rss};
 pub use ops::{FileRef, MmapRequest};
 pub use shmem::{ShmemStore, ShmemSwap};
 pub use validate::AreaUsage;

@@ -396,6 +396,13 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
     }
 }
 
+impl<M: Machine, F: Format> Drop for Vmalloc<'_, M, F> {
+    /// Gives back the tables, if [`Vmalloc::shutdown`] has not; frames of areas in use are lost.
+    fn drop(&mut self) {
+        self.destroy_tables();
+    }
+}
+
 /// As Linux, 32 MiB times the logarithm of the CPUs; but no more than a part of memory, for here the
 /// frames wait too.
 fn default_lazy_max(memory: PfnRange, cpus: u16) -> u64 {
