@@ -3,7 +3,7 @@
 use crate::MmError;
 use crate::backing::{VmBacking, is_shmem};
 use crate::host::Shrinker;
-use crate::mm::{Area, KernelMappings, RssKind, UserLeaf};
+use crate::mm::{Area, KernelMappings, LocalMappings, RssKind, UserLeaf};
 use crate::spaces::SpaceTable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vellum_collections::RadixNode;
@@ -50,6 +50,7 @@ pub struct MmContext<'m, M: Machine> {
     pub(crate) shrinker: &'m dyn Shrinker,
     pub(crate) caches: MmCaches<'m>,
     pub(crate) vmalloc: KernelMappings<'m, M>,
+    pub(crate) local: Option<LocalMappings<'m, M>>,
     pub(crate) zero_page: Pfn,
     pub(crate) max_map_count: usize,
     pub(crate) spaces: SpaceTable<'m>,
@@ -78,6 +79,8 @@ pub struct MmParts<'m, M: Machine> {
     pub caches: MmCaches<'m>,
     /// The kernel half, which all address spaces share.
     pub vmalloc: KernelMappings<'m, M>,
+    /// For a machine whose direct map does not cover all of RAM.
+    pub local: Option<LocalMappings<'m, M>>,
     /// All `anon_vma`s.
     pub anon_table: &'m AnonTable<'m>,
     /// `vm.max_map_count`.
@@ -109,6 +112,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             shrinker: parts.shrinker,
             caches: parts.caches,
             vmalloc: parts.vmalloc,
+            local: parts.local,
             zero_page,
             max_map_count: parts.max_map_count as usize,
             spaces: SpaceTable::new(),
@@ -126,6 +130,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
         self.source.free_pages(self.zero_page);
         let areas = self.vmalloc.shutdown().err().unwrap_or(0);
         (self.cache, areas)
+    }
+
+    /// True if some frames lie above the direct map: pages of programs may, those of files do not.
+    pub const fn has_high_memory(&self) -> bool {
+        self.local.is_some()
     }
 
     /// Kernel mappings: vmalloc, and the half of the page tables that all address spaces share.

@@ -52,6 +52,11 @@
 //! fail, then what cannot. For want of a frame an operation goes back to its outermost method, which
 //! holds no lock, reclaims, and does it again. Signals are outcomes, not errors.
 //!
+//! # High memory
+//! Where the direct map does not cover all of RAM, programs' private pages may lie above it: they are zeroed
+//! and copied by [`LocalMappings`], slots of this CPU. Pages of files stay below, for stores reach them by
+//! the direct map. All address spaces share the kernel half of [`KernelMappings`], a copy of its root entries.
+//!
 //! # What this does not do
 //! It does not choose what is reclaimed, and shared memory does not go to swap. No huge user pages, no overcommit accounting. Linux: `mm/memory.c`, `mm/mmap.c` and their neighbours.
 #![no_std]
@@ -65,6 +70,7 @@ mod error;
 mod fault;
 mod file_io;
 mod file_map;
+mod highmem;
 mod host;
 mod migrate;
 mod mm;
@@ -84,7 +90,7 @@ pub use context::{MmCaches, MmContext, MmParts};
 pub use error::MmError;
 pub use fault::{FaultInfo, FaultOutcome, SegvCode};
 pub use host::Shrinker;
-pub use mm::{Area, KernelMappings, Limits, Mm, MmLayout, MmRef, MmStats, Rss};
+pub use mm::{Area, KernelMappings, Limits, LocalMappings, Mm, MmLayout, MmRef, MmStats, Rss};
 pub use ops::{FileRef, MmapRequest};
 pub use shmem::{ShmemStore, ShmemSwap};
 pub use validate::AreaUsage;

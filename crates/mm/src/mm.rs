@@ -8,12 +8,14 @@ use vellum_page::PageState;
 use vellum_page_table::{LeafTable, PageTable, X86_64FourLevel};
 use vellum_types::{PAGE_SIZE, Pfn, SpaceId, VirtRange, VmFlags};
 use vellum_vma::VmaSet;
-use vellum_vmalloc::Vmalloc;
+use vellum_vmalloc::{KmapLocal, Vmalloc};
 
 /// The page tables of user programs.
 pub(crate) type UserTable<'m> = PageTable<'m, X86_64FourLevel>;
 /// The kernel's own, in the same format: the half above programs is that of all address spaces.
 pub type KernelMappings<'m, M> = Vmalloc<'m, M, X86_64FourLevel>;
+/// Addresses for frames above the direct map, for the time of a copy.
+pub type LocalMappings<'m, M> = KmapLocal<'m, M, X86_64FourLevel>;
 /// One of their last-level tables.
 pub(crate) type UserLeaf<'m> = LeafTable<'m, X86_64FourLevel>;
 /// The areas of an address space.

@@ -8,6 +8,7 @@
 //!                              │
 //!                              └▶ PageAllocator (memmap, zones, buddy)
 //!                                     └▶ SlabAllocator ─▶ caches by name
+//!                                            ├▶ Vmalloc: the kernel's page tables
 //!                                            └▶ PageCache ─▶ MmContext ─▶ System
 //! ```
 //!
@@ -26,7 +27,7 @@
 //! something.
 //!
 //! # What this does not do
-//! No tasks, no files, no time: those are the machine's.
+//! No tasks, no files, no time: those are the machine's. No swap where memory lies above the direct map.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -186,7 +186,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// The child's own copy of a page that the parent's I/O holds. Linux: `copy_present_page`.
     fn copy_pinned(&self, pte: Pte, anon_vma: u32) -> Result<Pte, OutOfMemory> {
         let copy = OwnedPages::alloc(self.source, AllocRequest::user_movable(Order::ZERO))?;
-        self.ram.copy_page(copy.pfn(), pte.pfn());
+        self.copy_page(copy.pfn(), pte.pfn());
         let original = self.page(pte.pfn());
         debug_assert_eq!(
             original.state(),
