@@ -86,7 +86,7 @@ mod tests {
             ("file:/s@0", file("/s", None), Some(0)),
             ("file:/s:1M@3", file("/s", Some(1 << 20)), Some(3)),
             ("file:/a:b:1M", file("/a:b", Some(1 << 20)), None),
-            ("file:/home/me@here", file("/home/me@here", None), None),
+            ("file:/srv/me@here", file("/srv/me@here", None), None),
         ] {
             assert_eq!(parse(text), Ok(SwapSpec { kind, priority }), "{text}");
         }

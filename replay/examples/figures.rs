@@ -1,67 +1,95 @@
-//! Prints the table of docs/PERFORMANCE.md: faults of each policy divided by the optimum's, for the
-//! made-up and the recorded traces, at half and a quarter of their pages. With the argument
-//! `pack FILE DEPTH` it packs a trace from standard input instead, without uses of the DEPTH latest
-//! pages.
+//! Prints the tables of docs/PERFORMANCE.md: faults of each policy divided by the optimum's, at half and
+//! a quarter of a trace's pages, for the traces that policies were tuned on and for others that were
+//! held out; and how often a policy asked whether a page was used, per fault.
 
-use std::io::{BufReader, Write};
 use std::path::Path;
 use vellum_reclaim::PolicyKind;
-use vellum_replay::{Comparison, Recorder, Trace, generate, geometric_mean};
+use vellum_replay::{Comparison, Trace, generate, geometric_mean};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [verb, path, depth] = &arguments[..]
-        && verb == "pack"
-    {
-        let input = BufReader::with_capacity(1 << 20, std::io::stdin());
-        let trace = Trace::read(input, Recorder::filtered(depth.parse()?))?;
-        std::fs::write(path, trace.pack())?;
-        return Ok(());
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Made = (&'static str, fn(u64) -> Trace);
+
+const TUNING: ([Made; 5], [&str; 4]) = (
+    [
+        ("loop", generate::looping),
+        ("scan+hot", generate::scan_hot),
+        ("zipf", generate::zipf),
+        ("mixed", generate::mixed),
+        ("file scan", generate::file_scan),
+    ],
+    ["gcc", "sqlite3", "python3", "sort"],
+);
+
+const HELD_OUT: ([Made; 3], [&str; 5]) = (
+    [
+        ("drift", generate::drift),
+        ("nested loops", generate::nested_loops),
+        ("database", generate::database),
+    ],
+    ["perl", "bash", "git", "xz", "awk"],
+);
+
+fn main() -> Result<()> {
+    table("Tuning set", &load(&TUNING.0, &TUNING.1)?);
+    table("Held-out set", &load(&HELD_OUT.0, &HELD_OUT.1)?);
+    Ok(())
+}
+
+fn load(made: &[Made], recorded: &[&str]) -> Result<Vec<(String, Trace)>> {
+    let mut traces = Vec::new();
+    for (name, make) in made {
+        traces.push(((*name).to_owned(), make(1)));
     }
-    let mut traces = vec![
-        ("loop".to_owned(), generate::looping(1)),
-        ("scan+hot".to_owned(), generate::scan_hot(1)),
-        ("zipf".to_owned(), generate::zipf(1)),
-        ("mixed".to_owned(), generate::mixed(1)),
-    ];
-    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
-    for name in ["gcc", "sqlite3", "python3", "sort"] {
-        let bytes = std::fs::read(recorded.join(name).with_extension("vpt"))?;
-        traces.push((name.to_owned(), Trace::unpack(&bytes)?));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
+    for name in recorded {
+        let bytes = std::fs::read(folder.join(name).with_extension("vpt"))?;
+        traces.push(((*name).to_owned(), Trace::unpack(&bytes)?));
     }
-    let mut out = std::io::stdout().lock();
-    write!(out, "| trace | pages | RAM | OPT faults | exact LRU |")?;
-    for policy in PolicyKind::ALL {
-        write!(out, " {policy} |")?;
-    }
-    writeln!(
-        out,
-        "\n|---|---|---|---|---|{}",
-        "---|".repeat(PolicyKind::ALL.len())
-    )?;
+    Ok(traces)
+}
+
+fn table(title: &str, traces: &[(String, Trace)]) {
+    println!("{title}: faults / OPT (looks per fault)\n");
+    print!("| trace | pages | RAM | OPT faults | exact LRU |");
+    PolicyKind::ALL
+        .iter()
+        .for_each(|policy| print!(" {policy} |"));
+    println!(
+        "\n|---|--:|--:|--:|--:|{}",
+        "--:|".repeat(PolicyKind::ALL.len())
+    );
+    // Exact LRU, then the policies: ratios, looks, and rows worse than the plain policy.
     let mut ratios = vec![Vec::new(); PolicyKind::ALL.len() + 1];
-    for (name, trace) in &traces {
+    let mut looks = vec![Vec::new(); PolicyKind::ALL.len()];
+    let mut worse = vec![0; PolicyKind::ALL.len()];
+    for (name, trace) in traces {
         for part in [2, 4] {
             let at = Comparison::new(trace, trace.pages / part, &PolicyKind::ALL);
             let lru = at.lru as f64 / at.optimum as f64;
-            write!(
-                out,
-                "| {name} | {} | {} | {} | {lru:.3} |",
-                at.pages, at.ram, at.optimum
-            )?;
             ratios[0].push(lru);
-            for (nth, policy) in PolicyKind::ALL.into_iter().enumerate() {
-                let ratio = at.ratio(policy).unwrap_or(f64::NAN);
+            let plain = at.ratio(PolicyKind::Lru).unwrap_or(f64::NAN);
+            let (pages, ram, optimum) = (at.pages, at.ram, at.optimum);
+            print!("| {name} | {pages} | {ram} | {optimum} | {lru:.3} |");
+            for (nth, row) in at.rows.iter().enumerate() {
+                let ratio = at.ratio(row.policy).unwrap_or(f64::NAN);
+                let asked = row.counts.looks as f64 / row.counts.faults as f64;
                 ratios[nth + 1].push(ratio);
-                write!(out, " {ratio:.3} |")?;
+                looks[nth].push(asked);
+                worse[nth] += i32::from(ratio > plain * 1.005);
+                print!(" {ratio:.3} ({asked:.1}) |");
             }
-            writeln!(out)?;
+            println!();
         }
     }
-    write!(out, "| geometric mean | | | |")?;
-    for ratios in ratios {
-        write!(out, " {:.3} |", geometric_mean(ratios))?;
+    print!("| geometric mean | | | |");
+    for (nth, ratios) in ratios.into_iter().enumerate() {
+        print!(" {:.3}", geometric_mean(ratios));
+        if let Some(looks) = nth.checked_sub(1).map(|nth| looks[nth].clone()) {
+            print!(" ({:.1})", geometric_mean(looks));
+        }
+        print!(" |");
     }
-    writeln!(out)?;
-    Ok(())
+    print!("\n| rows worse than `lru` | | | | |");
+    worse.iter().for_each(|rows| print!(" {rows} |"));
+    println!("\n");
 }

@@ -70,8 +70,8 @@ impl fmt::Display for Comparison {
         )?;
         writeln!(
             f,
-            "{:<10}{:>10}{:>10}{:>10}{:>10}{:>9}",
-            "policy", "faults", "refaults", "writes", "scanned", "/ OPT"
+            "{:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>9}",
+            "policy", "faults", "refaults", "writes", "scanned", "looks", "/ OPT"
         )?;
         for Row { policy, counts } in &self.rows {
             let Counts {
@@ -79,11 +79,12 @@ impl fmt::Display for Comparison {
                 refaults,
                 writes,
                 scanned,
+                looks,
             } = counts;
             let ratio = *faults as f64 / self.optimum as f64;
             writeln!(
                 f,
-                "{policy:<10}{faults:>10}{refaults:>10}{writes:>10}{scanned:>10}{ratio:>9.3}"
+                "{policy:<10}{faults:>10}{refaults:>10}{writes:>10}{scanned:>10}{looks:>10}{ratio:>9.3}"
             )?;
         }
         let first = u64::from(self.pages);
@@ -92,8 +93,8 @@ impl fmt::Display for Comparison {
             let refaults = faults.saturating_sub(first);
             writeln!(
                 f,
-                "{name:<10}{faults:>10}{refaults:>10}{:>10}{:>10}{ratio:>9.3}",
-                "-", "-"
+                "{name:<10}{faults:>10}{refaults:>10}{:>10}{:>10}{:>10}{ratio:>9.3}",
+                "-", "-", "-"
             )?;
         }
         Ok(())

@@ -84,6 +84,64 @@ pub fn mixed(seed: u64) -> Trace {
     Trace::from_pages(pages)
 }
 
+/// A heap of 800 pages by Zipf's law, and read()s: 250 popular pages of files among a stream of pages
+/// that are read once.
+pub fn file_scan(seed: u64) -> Trace {
+    let mut rng = Rng::new(seed);
+    let (mut heap, mut files) = (zipf_of(800), zipf_of(250));
+    let mut uses = Vec::new();
+    for at in 0..12_000 {
+        for _ in 0..3 {
+            uses.push((heap(&mut rng), rng.below(3) == 0, false));
+        }
+        uses.push((files(&mut rng), false, true));
+        if at % 4 == 0 {
+            uses.push((1000 + at / 4, false, true));
+        }
+    }
+    Trace::from_uses(uses)
+}
+
+/// A database: read()s and write()s of 1500 pages by Zipf's law, beside a heap of 300 pages that is
+/// gone through again and again, and 900 pages of it that were used at the start only.
+pub fn database(seed: u64) -> Trace {
+    let mut rng = Rng::new(seed);
+    let mut files = zipf_of(1500);
+    let mut uses: Vec<_> = (0..900).map(|at| (1000 + at, true, false)).collect();
+    for at in 0..24_000 {
+        uses.push((files(&mut rng), rng.below(8) == 0, true));
+        uses.push((at % 300, at % 5 == 0, false));
+    }
+    Trace::from_uses(uses)
+}
+
+/// Two loops of 150 and 900 pages, the longer one every fifth time, and a third one over 400 pages from
+/// the middle on.
+pub fn nested_loops(seed: u64) -> Trace {
+    let mut rng = Rng::new(seed);
+    let mut pages = Vec::new();
+    for round in 0..120 {
+        pages.extend((0..150).map(|at| (at, rng.below(4) == 0)));
+        if round % 5 == 0 {
+            pages.extend((0..900).map(|at| (1000 + at, false)));
+        }
+        if round > 60 {
+            pages.extend((0..400).map(|at| (3000 + at, at % 2 == 0)));
+        }
+    }
+    Trace::from_pages(pages)
+}
+
+/// Zipf's law over 3000 pages whose popularity changes: every 500 uses the ranks move on by ten pages.
+pub fn drift(seed: u64) -> Trace {
+    let mut rng = Rng::new(seed);
+    let mut draw = zipf_of(3000);
+    Trace::from_pages((0..50_000).map(|at| {
+        let page = (draw(&mut rng) + at / 500 * 10) % 3000;
+        (page, rng.below(4) == 0)
+    }))
+}
+
 /// Draws below `n` by Zipf's law, with the popular numbers spread over the range.
 fn zipf_of(n: u64) -> impl FnMut(&mut Rng) -> u64 {
     let mut sums = Vec::new();

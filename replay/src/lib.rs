@@ -10,9 +10,10 @@
 //!                                          └─▶ lru_faults(trace)             exact LRU, all sizes
 //! ```
 //!
-//! # Limits
-//! One address space of anonymous memory; no read() and write(); accessed bits as hardware sets them;
-//! I/O takes no time. So the figures say how well a policy chooses, and nothing else.
+//! # What this does not do
+//! One address space of anonymous memory, and files that are used by read() and write() only; accessed
+//! bits as hardware sets them; I/O takes no time. So the figures say how well a policy chooses and how
+//! often it has to ask whether a page was used, and nothing else.
 #![warn(missing_docs)]
 
 mod chart;

@@ -21,6 +21,8 @@ pub struct Counts {
     pub writes: u64,
     /// Pages looked at for eviction.
     pub scanned: u64,
+    /// Questions to the host whether a page was used: each costs a call of the host's.
+    pub looks: u64,
 }
 
 /// What the hardware and the swap device know.
@@ -32,6 +34,7 @@ struct World {
     /// What was kept where a page was; 0 is nothing.
     shadows: Vec<u32>,
     writes: u64,
+    looks: u64,
 }
 
 struct Host<'a> {
@@ -41,7 +44,9 @@ struct Host<'a> {
 
 impl ReclaimHost for Host<'_> {
     fn page_referenced(&self, pfn: Pfn) -> Referenced {
-        let accessed = std::mem::take(&mut self.world.borrow_mut().frames[pfn.index()].1);
+        let mut world = self.world.borrow_mut();
+        world.looks += 1;
+        let accessed = std::mem::take(&mut world.frames[pfn.index()].1);
         Referenced {
             young: u32::from(accessed),
             ..Referenced::default()
@@ -76,11 +81,14 @@ impl ReclaimHost for Host<'_> {
     }
     fn age_spaces(&self, young: &mut dyn FnMut(Pfn)) {
         let mut found = Vec::new();
-        for (at, frame) in self.world.borrow_mut().frames.iter_mut().enumerate() {
+        let mut world = self.world.borrow_mut();
+        world.looks += world.resident.iter().flatten().count() as u64;
+        for (at, frame) in world.frames.iter_mut().enumerate() {
             if std::mem::take(&mut frame.1) {
                 found.push(Pfn::new(at as u32));
             }
         }
+        drop(world);
         found.into_iter().for_each(young);
     }
     fn shrink_caches(&self, _: u64) -> u64 {
@@ -90,8 +98,8 @@ impl ReclaimHost for Host<'_> {
 
 /// Replays `trace` in a memory of `ram` pages under `policy`.
 ///
-/// All pages are anonymous memory in one address space; hardware sets accessed and dirty bits; I/O
-/// takes no time. Reclaim is the real one.
+/// Pages are anonymous memory in one address space, whose accessed and dirty bits hardware sets, or
+/// pages of files, used by read() and write(); I/O takes no time. Reclaim is the real one.
 ///
 /// # Panics
 /// If the policy frees nothing though nothing is in its way: a bug of the policy.
@@ -108,6 +116,7 @@ pub fn replay(trace: &Trace, ram: u32, policy: PolicyKind) -> Counts {
             resident: vec![None; pages],
             shadows: vec![0; pages],
             writes: 0,
+            looks: 0,
         }),
     };
     let mut faults = 0;
@@ -116,10 +125,14 @@ pub fn replay(trace: &Trace, ram: u32, policy: PolicyKind) -> Counts {
         let resident = host.world.borrow().resident[number];
         let pfn = resident.unwrap_or_else(|| {
             faults += 1;
-            fault_in(&host, reference.page)
+            fault_in(&host, reference.page, trace.files.contains(&reference.page))
         });
         let frame = &mut host.world.borrow_mut().frames[pfn.index()];
-        frame.1 = true;
+        if trace.files.contains(&reference.page) {
+            reclaim.mark_accessed(pfn);
+        } else {
+            frame.1 = true;
+        }
         if reference.write && !frame.2 {
             frame.2 = true;
             reclaim.memmap().page(pfn).set_flags(PageFlags::DIRTY);
@@ -130,6 +143,7 @@ pub fn replay(trace: &Trace, ram: u32, policy: PolicyKind) -> Counts {
         faults,
         refaults: faults - world.seen(),
         writes: world.writes,
+        looks: world.looks,
         scanned: vmstat.events(VmEvent::PgScanKswapd) + vmstat.events(VmEvent::PgScanDirect),
     }
 }
@@ -143,8 +157,8 @@ impl World {
     }
 }
 
-/// Brings a page in, with its accessed bit set.
-fn fault_in(host: &Host<'_>, number: u32) -> Pfn {
+/// Brings a page in.
+fn fault_in(host: &Host<'_>, number: u32, file: bool) -> Pfn {
     let reclaim = host.reclaim;
     reclaim.balance(host);
     let request = AllocRequest::user_movable(Order::ZERO);
@@ -161,12 +175,16 @@ fn fault_in(host: &Host<'_>, number: u32) -> Pfn {
         assert!(freed > 0, "{} frees nothing", reclaim.policy());
     };
     let page = reclaim.memmap().page(pfn);
-    page.set_state(PageState::Anon);
-    page.set_flags(PageFlags::SWAPBACKED);
+    if file {
+        page.set_state(PageState::File);
+    } else {
+        page.set_state(PageState::Anon);
+        page.set_flags(PageFlags::SWAPBACKED);
+    }
     page.set_index(u64::from(number));
     let shadow = {
         let mut world = host.world.borrow_mut();
-        world.frames[pfn.index()] = (number, true, false);
+        world.frames[pfn.index()] = (number, false, false);
         world.resident[number as usize] = Some(pfn);
         world.shadows[number as usize]
     };

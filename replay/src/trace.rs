@@ -1,6 +1,6 @@
 //! Page references: where they are read from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufRead};
 
 /// One use of a page.
@@ -19,6 +19,9 @@ pub struct Trace {
     pub references: Vec<Reference>,
     /// How many different pages there are.
     pub pages: u32,
+    /// The pages of files, which are used by read() and write(). All others are anonymous memory in
+    /// page tables.
+    pub files: BTreeSet<u32>,
 }
 
 /// A line that is no reference.
@@ -58,23 +61,31 @@ impl From<io::Error> for TraceError {
 pub struct Recorder {
     trace: Trace,
     numbers: HashMap<u64, u32>,
-    /// The latest pages, latest first: uses of these are left out.
+    /// The latest pages, latest first: uses of these are left out, as long as not too many others came.
     recent: Vec<u32>,
     depth: usize,
+    /// How many uses were not of recent pages, and at which of them each page was recorded last.
+    misses: u64,
+    recorded: Vec<(u64, usize)>,
+    refresh: u64,
 }
 
 impl Recorder {
     /// Leaves out uses of the page that was used just before.
     pub fn new() -> Self {
-        Self::filtered(1)
+        Self::filtered(1, u64::MAX)
     }
 
-    /// Leaves out uses of the `depth` latest pages, as a TLB of that size would: such a use is a hit in
-    /// any memory that keeps the latest `depth` pages. The number of faults in much larger memories
-    /// stays nearly the same; a write that is left out is added to the page's latest use.
-    pub fn filtered(depth: usize) -> Self {
+    /// Leaves out uses of the `depth` latest pages, which are hits in any larger memory. But a page that
+    /// goes on being used is recorded again after `refresh` uses of pages that were not among the latest,
+    /// so that its accessed bit is set again before a policy looks for it, and its recency is right up to
+    /// so many pages. The faults of memories of several times `depth` pages change by less than a
+    /// hundredth; without the refreshing they would by more than a tenth. A write that is left out is
+    /// added to the page's latest use that is recorded.
+    pub fn filtered(depth: usize, refresh: u64) -> Self {
         Self {
             depth: depth.max(1),
+            refresh: refresh.max(1),
             ..Self::default()
         }
     }
@@ -87,26 +98,34 @@ impl Recorder {
         self.touch_page(page, write);
     }
 
-    fn touch_page(&mut self, page: u32, write: bool) {
-        if let Some(at) = self.recent.iter().position(|recent| *recent == page) {
-            self.recent[..=at].rotate_right(1);
-            if write {
-                self.mark_written(page);
-            }
-            return;
-        }
-        self.recent.truncate(self.depth - 1);
-        self.recent.insert(0, page);
-        self.trace.references.push(Reference { page, write });
+    /// A use by read() or write() of the page that holds byte `offset` of file `file`.
+    pub fn touch_file(&mut self, file: u32, offset: u64, write: bool) {
+        let key = 1 << 63 | u64::from(file) << 40 | offset >> 12;
+        let next = self.numbers.len() as u32;
+        let page = *self.numbers.entry(key).or_insert(next);
+        self.trace.files.insert(page);
+        self.touch_page(page, write);
     }
 
-    /// A recent page is written: its latest recorded use becomes a write.
-    fn mark_written(&mut self, page: u32) {
-        let latest = self.trace.references.iter_mut().rev();
-        // A recent page was recorded at most so many misses ago as it has hits between; bounded.
-        if let Some(reference) = latest.take(4 * self.depth).find(|r| r.page == page) {
-            reference.write = true;
+    fn touch_page(&mut self, page: u32, write: bool) {
+        let number = page as usize;
+        if number >= self.recorded.len() {
+            self.recorded.resize(number + 1, (0, 0));
         }
+        let (since, latest) = self.recorded[number];
+        if let Some(at) = self.recent.iter().position(|recent| *recent == page) {
+            self.recent[..=at].rotate_right(1);
+            if self.misses - since < self.refresh || at == 0 {
+                self.trace.references[latest].write |= write;
+                return;
+            }
+        } else {
+            self.misses += 1;
+            self.recent.truncate(self.depth - 1);
+            self.recent.insert(0, page);
+        }
+        self.recorded[number] = (self.misses, self.trace.references.len());
+        self.trace.references.push(Reference { page, write });
     }
 
     /// The trace.
@@ -147,6 +166,27 @@ impl Trace {
         recorder.finish()
     }
 
+    /// The trace without what a [`Recorder::filtered`] leaves out.
+    pub fn filtered(&self, depth: usize, refresh: u64) -> Self {
+        let mut recorder = Recorder::filtered(depth, refresh);
+        for reference in &self.references {
+            recorder.touch_page(reference.page, reference.write);
+        }
+        Self {
+            references: recorder.trace.references,
+            ..self.clone()
+        }
+    }
+
+    /// Its first `most` uses.
+    pub fn first(mut self, most: usize) -> Self {
+        self.references.truncate(most);
+        let pages = self.references.iter().map(|r| r.page + 1);
+        self.pages = pages.max().unwrap_or(0);
+        self.files.split_off(&self.pages);
+        self
+    }
+
     /// A trace of pages, for generators.
     pub(crate) fn from_pages(pages: impl IntoIterator<Item = (u64, bool)>) -> Self {
         let mut recorder = Recorder::new();
@@ -156,17 +196,41 @@ impl Trace {
         recorder.finish().unwrap_or_default()
     }
 
+    /// A trace of uses of files as well: the last word says so.
+    pub(crate) fn from_uses(uses: impl IntoIterator<Item = (u64, bool, bool)>) -> Self {
+        let mut recorder = Recorder::new();
+        for (page, write, file) in uses {
+            if file {
+                recorder.touch_file(0, page << 12, write);
+            } else {
+                recorder.touch(0, page << 12, write);
+            }
+        }
+        recorder.finish().unwrap_or_default()
+    }
+
     const MAGIC: &'static [u8] = b"vpt1";
+    /// With a bit for pages of files.
+    const MAGIC_FILES: &'static [u8] = b"vpt2";
 
     /// A short form: for each use the distance to the page before, in as few bytes as it needs.
     pub fn pack(&self) -> Vec<u8> {
-        let mut out = Self::MAGIC.to_vec();
+        let files = !self.files.is_empty();
+        let magic = if files {
+            Self::MAGIC_FILES
+        } else {
+            Self::MAGIC
+        };
+        let mut out = magic.to_vec();
         let mut before = 0_i64;
         for reference in &self.references {
             let delta = i64::from(reference.page) - before;
             before = i64::from(reference.page);
             let zigzag = (delta << 1 ^ delta >> 63) as u64;
             let mut word = zigzag << 1 | u64::from(reference.write);
+            if files {
+                word = word << 1 | u64::from(self.files.contains(&reference.page));
+            }
             while word >= 128 {
                 out.push(word as u8 | 128);
                 word >>= 7;
@@ -178,7 +242,7 @@ impl Trace {
 
     /// True if these bytes begin like a packed trace.
     pub fn is_packed(bytes: &[u8]) -> bool {
-        bytes.starts_with(Self::MAGIC)
+        bytes.starts_with(Self::MAGIC) || bytes.starts_with(Self::MAGIC_FILES)
     }
 
     /// Undoes [`Trace::pack`].
@@ -186,7 +250,13 @@ impl Trace {
     /// # Errors
     /// If the bytes are not a packed trace.
     pub fn unpack(bytes: &[u8]) -> Result<Self, TraceError> {
-        let body = bytes.strip_prefix(Self::MAGIC).ok_or(TraceError::Packed)?;
+        let files = bytes.starts_with(Self::MAGIC_FILES);
+        let magic = if files {
+            Self::MAGIC_FILES
+        } else {
+            Self::MAGIC
+        };
+        let body = bytes.strip_prefix(magic).ok_or(TraceError::Packed)?;
         let mut trace = Self::default();
         let (mut before, mut word, mut shift) = (0_i64, 0_u64, 0);
         for byte in body {
@@ -198,6 +268,8 @@ impl Trace {
                 }
                 continue;
             }
+            let file = files && word & 1 == 1;
+            word >>= u8::from(files);
             let (zigzag, write) = (word >> 1, word & 1 == 1);
             before += (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
             let page = u32::try_from(before).map_err(|_| TraceError::Packed)?;
@@ -206,6 +278,9 @@ impl Trace {
                 return Err(TraceError::Packed);
             }
             trace.pages = trace.pages.max(page + 1);
+            if file {
+                trace.files.insert(page);
+            }
             trace.references.push(Reference { page, write });
             (word, shift) = (0, 0);
         }
@@ -244,12 +319,14 @@ fn lackey(line: &str, out: &mut Recorder) -> bool {
     true
 }
 
-/// `R 7f001000` or `W 0x7f001000`.
+/// `R 7f001000` or `W 0x7f001000`; `FR` and `FW` with an offset for read() and write() of a file.
 fn plain(line: &str, out: &mut Recorder) -> bool {
     let mut words = line.split_whitespace();
-    let write = match words.next() {
-        Some("R" | "r") => false,
-        Some("W" | "w") => true,
+    let (write, file) = match words.next() {
+        Some("R" | "r") => (false, false),
+        Some("W" | "w") => (true, false),
+        Some("FR") => (false, true),
+        Some("FW") => (true, true),
         _ => return false,
     };
     let Some(address) = words.next() else {
@@ -259,7 +336,11 @@ fn plain(line: &str, out: &mut Recorder) -> bool {
     let Ok(address) = u64::from_str_radix(address, 16) else {
         return false;
     };
-    out.touch(0, address, write);
+    if file {
+        out.touch_file(0, address, write);
+    } else {
+        out.touch(0, address, write);
+    }
     true
 }
 
@@ -306,6 +387,9 @@ mod tests {
             uses(&read(plain).unwrap()),
             [(0, false), (1, true), (0, false)]
         );
+        let files = read("R 1000\nFR 1000\nFW 1008\nR 1000\n").unwrap();
+        assert_eq!(uses(&files), [(0, false), (1, true), (0, false)]);
+        assert_eq!(files.files, [1].into());
         let json = concat!(
             r#"{"event":"page_fault_user","space":1,"address":4096,"access":"write"}"#,
             "\n",
@@ -334,10 +418,12 @@ mod tests {
 
     #[test]
     fn packing_keeps_everything() {
-        let trace = crate::generate::mixed(3);
-        let packed = trace.pack();
-        assert_eq!(Trace::unpack(&packed).unwrap(), trace);
-        assert!(packed.len() < trace.references.len() * 4);
+        for trace in [crate::generate::mixed(3), crate::generate::file_scan(3)] {
+            let packed = trace.pack();
+            assert_eq!(Trace::unpack(&packed).unwrap(), trace);
+            assert!(packed.len() < trace.references.len() * 4);
+        }
+        let packed = crate::generate::mixed(3).pack();
         for cut in [0, 3, 4] {
             assert!(Trace::unpack(&packed[..cut]).is_err());
         }
@@ -347,21 +433,27 @@ mod tests {
 
     #[test]
     fn a_filter_hardly_changes_the_faults_of_larger_memories() {
-        let trace = crate::generate::zipf(7);
-        let mut recorder = Recorder::filtered(8);
-        for r in &trace.references {
-            recorder.touch(0, u64::from(r.page) << 12, r.write);
+        for trace in [crate::generate::zipf(7), crate::generate::scan_hot(7)] {
+            let filtered = trace.filtered(64, 8);
+            assert!(filtered.references.len() < trace.references.len());
+            let (all, some) = (crate::lru_faults(&trace), crate::lru_faults(&filtered));
+            for ram in 256..all.len() {
+                let change = all[ram].abs_diff(some[ram]);
+                assert!(
+                    change * 50 <= all[ram],
+                    "{ram} pages: {change} of {}",
+                    all[ram]
+                );
+            }
         }
-        let filtered = recorder.finish().unwrap();
-        assert!(filtered.references.len() < trace.references.len());
-        let (all, some) = (crate::lru_faults(&trace), crate::lru_faults(&filtered));
-        for ram in 64..all.len() {
-            let change = all[ram].abs_diff(some[ram]);
-            assert!(
-                change * 50 <= all[ram],
-                "{ram} pages: {change} of {}",
-                all[ram]
-            );
-        }
+    }
+
+    /// A page in use while others stream by keeps being recorded, though it is always among the latest.
+    #[test]
+    fn a_filter_keeps_what_accessed_bits_need() {
+        let pages = (0..4000).flat_map(|at| [(0, false), (1 + at % 500, false)]);
+        let filtered = Trace::from_pages(pages).filtered(64, 16);
+        let hot = filtered.references.iter().filter(|r| r.page == 0).count();
+        assert!((4000 / 17..=4000 / 16 + 1).contains(&hot), "{hot}");
     }
 }

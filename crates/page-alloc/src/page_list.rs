@@ -153,8 +153,24 @@ impl PageList {
     /// no stack.
     #[inline(never)]
     fn push_run(&self, frames: Frames<'_>, page: &Page, pfn: Pfn, order: Order) -> bool {
+        let before = pfn.as_u32().checked_sub(order.pages());
+        let before = before.and_then(|raw| frames.memmap.try_page(Pfn::new(raw)));
+        self.push_behind(before, page, pfn, order)
+    }
+
+    /// As `push_run`, for a single page of the largest run. Whoever calls it needs no stack.
+    #[inline(always)]
+    pub(crate) fn quick_push_run(&self, frames: Frames<'_>, page: &Page, pfn: Pfn) -> bool {
+        // The page before the first is outside of every memmap.
+        let before = Pfn::new(pfn.as_u32().wrapping_sub(1));
+        let before = frames.memmap.in_largest_run(before);
+        self.push_behind(before, page, pfn, Order::ZERO)
+    }
+
+    #[inline(always)]
+    fn push_behind(&self, before: Option<&Page>, page: &Page, pfn: Pfn, order: Order) -> bool {
         self.wipe(page);
-        if self.continue_run(frames, page, pfn, order) {
+        if self.continue_run(before, page, pfn) {
             self.pushed(page, pfn, order)
         } else {
             self.push_head(page, pfn, order)
@@ -163,9 +179,8 @@ impl PageList {
 
     /// Puts `pfn` behind the block before it, if that is on this list. False if it is not.
     #[inline(always)]
-    fn continue_run(&self, frames: Frames<'_>, page: &Page, pfn: Pfn, order: Order) -> bool {
-        let before = pfn.as_u32().checked_sub(order.pages());
-        let Some(before) = before.and_then(|raw| frames.memmap.try_page(Pfn::new(raw))) else {
+    fn continue_run(&self, before: Option<&Page>, page: &Page, pfn: Pfn) -> bool {
+        let Some(before) = before else {
             return false;
         };
         // State before tag, as they are written in the other order: a page that another CPU has

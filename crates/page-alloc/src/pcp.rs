@@ -182,6 +182,18 @@ impl CpuSet {
         list.push_head(page, pfn, Order::ZERO)
     }
 
+    /// As `push`, for a single page of the largest run that follows the one freed before.
+    #[inline(always)]
+    pub(crate) fn quick_push_run(
+        &self,
+        frames: Frames<'_>,
+        page: &Page,
+        pfn: Pfn,
+        list: usize,
+    ) -> bool {
+        self.lists[list % SLOTS].quick_push_run(frames, page, pfn)
+    }
+
     /// Keeps a block of the list's order. True if the list wants to be relieved: it is long, or
     /// somebody asked.
     #[inline(always)]

@@ -269,10 +269,7 @@ impl<'m> PageAllocator<'m> {
     /// A single page that follows the one freed before.
     #[inline(never)]
     fn free_run(&self, pfn: Pfn, page: &Page, list: usize) {
-        if self
-            .first_set
-            .push(self.frames, page, pfn, list, Order::ZERO)
-        {
+        if self.first_set.quick_push_run(self.frames, page, pfn, list) {
             self.relieve(list);
         }
     }
@@ -283,7 +280,7 @@ impl<'m> PageAllocator<'m> {
         if self.hooks.none()
             && let Ok(order) = page.allocated_order()
         {
-            let list = pcp::list_of_order(usize::from(self.frames.list_of(pfn)), order);
+            let list = pcp::list_of_order(usize::from(self.frames.quick_list_of(pfn)), order);
             if list < pcp::LISTS {
                 self.check_tails(pfn, page, order);
                 if self.first_set.push(self.frames, page, pfn, list, order) {

@@ -80,6 +80,32 @@ impl<'m, F: Format> LeafTable<'m, F> {
         }
         F::load(self.ram, self.frame, F::index(va, 0))
     }
+    /// The entries of `pages` pages from that of `va`, none or not.
+    ///
+    /// # Panics
+    /// If they are not all in this table.
+    #[inline]
+    pub fn run(&self, va: VirtAddr, pages: u64) -> impl Iterator<Item = Pte> + use<'m, F> {
+        debug_assert!(self.covers(va));
+        let first = F::index(va, 0);
+        assert!(
+            first + pages <= Self::ENTRIES as u64,
+            "entries beyond the end of a table"
+        );
+        let (this, wide) = (*self, F::ENTRY_BYTES == 8);
+        let range = first as usize..(first + pages) as usize;
+        let words = if wide {
+            &self.words[range.clone()]
+        } else {
+            &[]
+        };
+        // Acquire, as in `Format::load`.
+        let fast = words
+            .iter()
+            .map(|word| F::decode(word.load(Ordering::Acquire)));
+        let rest = if wide { 0..0 } else { range };
+        fast.chain(rest.map(move |index| F::load(this.ram, this.frame, index as u64)))
+    }
     /// Stores the entry of `va`.
     ///
     /// A present entry must not be overwritten this way if its accessed or dirty bit matters on a

@@ -75,12 +75,11 @@ impl<'a> Lru<'a> {
         self.lists.lists[list.index()].tail
     }
 
-    /// Puts a page that is on no list on `list`, as its youngest.
+    /// Puts a page that is on no list, or was lifted from one, on `list`, as its youngest.
     #[inline]
     pub(crate) fn add(&mut self, pfn: Pfn, list: ListId) {
         let page = self.page(pfn);
-        let old = page.replace_flags(ListId::FLAGS, list.flags() | PageFlags::LRU);
-        debug_assert!(!old.contains(PageFlags::LRU), "{pfn:?} is on a list");
+        page.replace_flags(ListId::FLAGS, list.flags() | PageFlags::LRU);
         let at = &mut self.lists.lists[list.index()];
         let head = at.head;
         page.set_prev(Pfn::NONE);
@@ -96,11 +95,10 @@ impl<'a> Lru<'a> {
         self.vmstat.add(at.item, n);
     }
 
-    /// Puts a page that is on no list on `list`, as its oldest.
+    /// Puts a page that is on no list, or was lifted from one, on `list`, as its oldest.
     pub(crate) fn add_tail(&mut self, pfn: Pfn, list: ListId) {
         let page = self.page(pfn);
-        let old = page.replace_flags(ListId::FLAGS, list.flags() | PageFlags::LRU);
-        debug_assert!(!old.contains(PageFlags::LRU), "{pfn:?} is on a list");
+        page.replace_flags(ListId::FLAGS, list.flags() | PageFlags::LRU);
         let at = &mut self.lists.lists[list.index()];
         let tail = at.tail;
         page.set_next(Pfn::NONE);
@@ -116,11 +114,21 @@ impl<'a> Lru<'a> {
         self.vmstat.add(at.item, n);
     }
 
-    /// Takes a page off its list. The list's mark stays in the flags until it is put on another.
+    /// Takes a page off its list. The list's mark stays in the flags until it is put on another. Only
+    /// for pages that somebody holds a reference to, or that are being freed by the caller: whoever
+    /// drops the last reference looks at the flag without the lock.
     #[inline]
     pub(crate) fn del(&mut self, pfn: Pfn) {
+        self.lift(pfn);
+        self.page(pfn).clear_flags(PageFlags::LRU);
+    }
+
+    /// Takes a page off its list that the caller puts on another before it drops the lock. The flag
+    /// LRU stays, so that whoever frees the page meanwhile waits for the lock.
+    #[inline]
+    pub(crate) fn lift(&mut self, pfn: Pfn) {
         let page = self.page(pfn);
-        let old = page.clear_flags(PageFlags::LRU);
+        let old = page.flags();
         debug_assert!(old.contains(PageFlags::LRU), "{pfn:?} is on no list");
         let at = &mut self.lists.lists[ListId::of(old).index()];
         let (next, prev) = (page.next(), page.prev());
@@ -142,24 +150,49 @@ impl<'a> Lru<'a> {
     /// Moves a page to the head of `list`.
     #[inline]
     pub(crate) fn move_to(&mut self, pfn: Pfn, list: ListId) {
-        self.del(pfn);
+        self.lift(pfn);
         self.add(pfn, list);
     }
 
-    /// Takes the oldest page of `list` off it, with a reference. A page whose last reference is gone
-    /// is being freed by somebody who waits for the lock: it goes to the head, out of the way.
+    /// Takes up to `most` of the oldest pages of `list` off it, with a reference each, and gives them to
+    /// `each`. A page whose last reference is gone is being freed by somebody who waits for the lock:
+    /// it goes to the head, out of the way, and counts as one of the pages.
     #[inline]
-    pub(crate) fn isolate_tail(&mut self, list: ListId) -> Option<Pfn> {
-        let pfn = self.tail(list);
-        if pfn == Pfn::NONE {
-            return None;
+    pub(crate) fn isolate_tail(&mut self, list: ListId, most: u64, mut each: impl FnMut(Pfn)) {
+        let (mut pfn, mut n) = (self.tail(list), 0);
+        for _ in 0..most {
+            if pfn == Pfn::NONE {
+                break;
+            }
+            let page = self.page(pfn);
+            if page.try_get() {
+                page.clear_flags(PageFlags::LRU);
+                n += u64::from(page.order().pages());
+                each(pfn);
+                pfn = page.prev();
+            } else {
+                self.cut_behind(list, pfn, core::mem::take(&mut n));
+                self.move_to(pfn, list);
+                pfn = self.tail(list);
+            }
         }
-        if self.page(pfn).try_get() {
-            self.del(pfn);
-            Some(pfn)
+        self.cut_behind(list, pfn, n);
+    }
+
+    /// Makes `last` the tail: what was behind it, `n` pages, has been taken off.
+    #[inline]
+    fn cut_behind(&mut self, list: ListId, last: Pfn, n: u64) {
+        if n == 0 {
+            return;
+        }
+        let at = &mut self.lists.lists[list.index()];
+        at.tail = last;
+        at.pages -= n;
+        self.vmstat.sub(at.item, n);
+        if last == Pfn::NONE {
+            at.head = Pfn::NONE;
         } else {
-            self.move_to(pfn, list);
-            None
+            self.memmap.page(last).set_next(Pfn::NONE);
         }
     }
 
@@ -179,7 +212,7 @@ impl<'a> Lru<'a> {
             if pfn == Pfn::NONE {
                 return;
             }
-            self.del(pfn);
+            self.lift(pfn);
             self.add_tail(pfn, to);
         }
     }

@@ -53,6 +53,7 @@ impl LruNode {
 /// The lists of pages, their policy, and the source of frames under them.
 pub struct Reclaim<'m> {
     inner: &'m dyn PageSource,
+    memmap: Memmap<'m>,
     pub(crate) nodes: &'m dyn Nodes,
     pub(crate) lru: &'m [SpinLock<LruNode>],
     pub(crate) vmstat: &'m VmStat,
@@ -81,6 +82,7 @@ impl<'m> Reclaim<'m> {
         );
         Self {
             inner,
+            memmap: inner.memmap(),
             nodes,
             lru: &lru[..nr],
             vmstat,
@@ -106,6 +108,16 @@ impl<'m> Reclaim<'m> {
             .store(swappiness.min(200), Ordering::Relaxed);
     }
 
+    /// The node of a frame; most machines have only one.
+    #[inline]
+    pub(crate) fn home(&self, pfn: Pfn) -> NodeId {
+        if self.lru.len() == 1 {
+            NodeId(0)
+        } else {
+            self.nodes.node_of(pfn)
+        }
+    }
+
     /// Calls `f` with a node's lists and policy, under its lock.
     #[inline]
     pub(crate) fn with_node<R>(
@@ -117,7 +129,7 @@ impl<'m> Reclaim<'m> {
         let LruNode { lists, policy } = &mut *guard;
         let mut lru = Lru {
             lists,
-            memmap: self.inner.memmap(),
+            memmap: self.memmap,
             vmstat: self.vmstat,
         };
         f(policy, &mut lru)
@@ -125,8 +137,8 @@ impl<'m> Reclaim<'m> {
 
     /// Takes a page off its list, if it is on one. True if it was.
     fn take_off(&self, pfn: Pfn) -> bool {
-        let page = self.inner.memmap().page(pfn);
-        self.with_node(self.nodes.node_of(pfn), |_, lru| {
+        let page = self.memmap.page(pfn);
+        self.with_node(self.home(pfn), |_, lru| {
             let on = page.flags().contains(PageFlags::LRU);
             if on {
                 lru.del(pfn);
@@ -138,8 +150,8 @@ impl<'m> Reclaim<'m> {
     /// What the host is to keep in the place of a page that it takes away, at the moment when nothing
     /// can stop it any more. Moves the policy's clock. Linux: `workingset_eviction`.
     pub fn shadow_for(&self, pfn: Pfn) -> u32 {
-        let page = self.inner.memmap().page(pfn);
-        let node = self.nodes.node_of(pfn);
+        let page = self.memmap.page(pfn);
+        let node = self.home(pfn);
         self.with_node(node, |policy, lru| policy.get().shadow(lru, page, node))
             .as_u32()
     }
@@ -154,7 +166,7 @@ impl<'m> Reclaim<'m> {
         if usize::from(shadow.node().0) >= self.lru.len() {
             return;
         }
-        let page = self.inner.memmap().page(pfn);
+        let page = self.memmap.page(pfn);
         // The clock that the shadow was made by is its old node's.
         self.with_node(shadow.node(), |policy, lru| {
             policy.get().refault(lru, page, shadow);
@@ -170,7 +182,7 @@ impl<'m> Reclaim<'m> {
         for node in 0..self.lru.len() {
             listed += self.with_node(NodeId(node as u8), |_, lru| lru.validate())?;
         }
-        let memmap = self.inner.memmap();
+        let memmap = self.memmap;
         let on = |pfn: &Pfn| memmap.page(*pfn).flags().contains(PageFlags::LRU);
         let frames = memmap.runs().flat_map(|run| run.iter());
         let marked = frames.filter(on).count() as u64;
@@ -199,7 +211,7 @@ impl PageSource for Reclaim<'_> {
     /// ([`Page::put`](vellum_page::Page::put) said so) or froze it: reclaim may hold one.
     #[inline]
     fn free_pages(&self, pfn: Pfn) {
-        let page = self.inner.memmap().try_page(pfn);
+        let page = self.memmap.try_page(pfn);
         // A page with no reference left can be put on no list, so that one look is enough.
         if page.is_some_and(|page| page.flags().contains(PageFlags::LRU)) {
             self.take_off(pfn);
@@ -213,7 +225,7 @@ impl PageSource for Reclaim<'_> {
 
     fn free_pages_bulk(&self, blocks: &[Pfn]) {
         for pfn in blocks {
-            let page = self.inner.memmap().try_page(*pfn);
+            let page = self.memmap.try_page(*pfn);
             if page.is_some_and(|page| page.flags().contains(PageFlags::LRU)) {
                 self.take_off(*pfn);
             }
@@ -232,8 +244,8 @@ impl PageSource for Reclaim<'_> {
     /// Puts a page on a list. One lock and no delay: an uncontended lock costs less than a per-CPU
     /// set of pages that every free would have to search. A page that is on a list stays where it is.
     fn lru_add(&self, pfn: Pfn) {
-        let page = self.inner.memmap().page(pfn);
-        self.with_node(self.nodes.node_of(pfn), |policy, lru| {
+        let page = self.memmap.page(pfn);
+        self.with_node(self.home(pfn), |policy, lru| {
             let flags = page.flags();
             if flags.contains(PageFlags::LRU) {
             } else if flags.contains(PageFlags::MLOCKED) {
@@ -248,14 +260,14 @@ impl PageSource for Reclaim<'_> {
     /// A page is locked in memory now, or no longer: it goes to the list where it belongs. Linux:
     /// `mlock_folio`, `check_move_unevictable_folios`.
     fn reconsider(&self, pfn: Pfn) {
-        let page = self.inner.memmap().page(pfn);
-        self.with_node(self.nodes.node_of(pfn), |policy, lru| {
+        let page = self.memmap.page(pfn);
+        self.with_node(self.home(pfn), |policy, lru| {
             let flags = page.flags();
             let locked = flags.contains(PageFlags::MLOCKED);
             if !flags.contains(PageFlags::LRU) || locked == flags.contains(PageFlags::UNEVICTABLE) {
                 return;
             }
-            lru.del(pfn);
+            lru.lift(pfn);
             page.clear_flags(PageFlags::UNEVICTABLE);
             if locked {
                 self.vmstat.count(VmEvent::UnevictablePgsCulled);
@@ -268,10 +280,10 @@ impl PageSource for Reclaim<'_> {
     }
 
     fn isolate_page(&self, pfn: Pfn) -> bool {
-        let Some(page) = self.inner.memmap().try_page(pfn) else {
+        let Some(page) = self.memmap.try_page(pfn) else {
             return false;
         };
-        self.with_node(self.nodes.node_of(pfn), |_, lru| {
+        self.with_node(self.home(pfn), |_, lru| {
             // Whoever frees it takes it off first, under this lock.
             let got = page.flags().contains(PageFlags::LRU) && page.try_get();
             if got {
@@ -286,8 +298,8 @@ impl PageSource for Reclaim<'_> {
     }
 
     fn mark_accessed(&self, pfn: Pfn) {
-        let page = self.inner.memmap().page(pfn);
-        self.with_node(self.nodes.node_of(pfn), |policy, lru| {
+        let page = self.memmap.page(pfn);
+        self.with_node(self.home(pfn), |policy, lru| {
             let flags = page.flags();
             if flags.contains(PageFlags::LRU) && !flags.contains(PageFlags::UNEVICTABLE) {
                 policy.get().accessed(lru, pfn);
@@ -298,7 +310,7 @@ impl PageSource for Reclaim<'_> {
     }
 
     fn memmap(&self) -> Memmap<'_> {
-        self.inner.memmap()
+        self.memmap
     }
 
     fn ram(&self) -> DirectMap<'_> {

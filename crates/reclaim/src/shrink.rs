@@ -194,7 +194,7 @@ impl Reclaim<'_> {
                 flags.contains(PageFlags::LRU) && !flags.contains(PageFlags::UNEVICTABLE)
             };
             if listed(page.flags()) {
-                self.with_node(self.nodes.node_of(pfn), |policy, lru| {
+                self.with_node(self.home(pfn), |policy, lru| {
                     if listed(page.flags()) {
                         policy.get().young(lru, pfn);
                     }
@@ -211,7 +211,8 @@ impl Reclaim<'_> {
         batch.decide(|pfn| {
             let page = memmap.page(pfn);
             let kind = PageType::of(page);
-            scanned[kind as usize] += u64::from(page.order().pages());
+            let pages = u64::from(page.order().pages());
+            scanned[kind as usize] += pages;
             let referenced = control.host.page_referenced(pfn);
             if referenced.locked || page.flags().contains(PageFlags::MLOCKED) {
                 return Some(Fate::Tried(Outcome::Unevictable));
@@ -222,7 +223,6 @@ impl Reclaim<'_> {
             }
             let outcome = match step {
                 Step::Evict => {
-                    let pages = u64::from(page.order().pages());
                     let outcome = control.host.reclaim_page(pfn, control.may(kind));
                     if outcome == Outcome::Freed {
                         control.reclaimed += pages;

@@ -61,8 +61,8 @@ pub(crate) fn check(program: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(file())
         .map_err(|error| format!("benches/instructions.txt: {error}"))?;
     let now = compiler()?;
-    let recorded = text.lines().filter_map(|line| line.strip_prefix("# "));
-    let with = recorded.last().unwrap_or_default();
+    let mut recorded = text.lines().filter_map(|line| line.strip_prefix("# "));
+    let with = recorded.next_back().unwrap_or_default();
     if with != now {
         println!("bench core --check: skipped, recorded with {with}, this is {now}");
         return Ok(());

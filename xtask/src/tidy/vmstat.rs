@@ -22,10 +22,14 @@ pub(crate) fn counted(packages: &[Package]) -> Findings {
     for (type_name, variant) in names {
         let full = format!("{type_name}::{variant}");
         let counted = sources.iter().any(|source| {
-            source
-                .without_tests()
-                .lines()
-                .any(|line| mentions(line, &full) && !only_reads(line))
+            let code = source.without_tests();
+            // Where many are named, the type goes by one letter.
+            let short = format!("E::{variant}");
+            let has_short = code.contains(&format!("use {type_name} as E;"));
+            code.lines().any(|line| {
+                let named = mentions(line, &full) || (has_short && mentions(line, &short));
+                named && !only_reads(line)
+            })
         });
         if !counted {
             findings.error(format!("{full}: nothing counts it; count it or remove it"));

@@ -53,8 +53,15 @@ impl<'m, M: Machine> MmContext<'m, M> {
             let end = range.end().min(area.end()).min(table_end);
             let part = VirtRange::new(at, end).ok_or(MmError::NoMem)?;
             let (here, rest) = out.split_at_mut(part.nr_pages() as usize);
-            for (va, slot) in part.pages().zip(here) {
-                let pte = leaf.map_or(Pte::NONE, |leaf| leaf.get(va));
+            let Some(leaf) = leaf else {
+                for (va, slot) in part.pages().zip(here) {
+                    *slot = u8::from(self.is_cached(area, va, Pte::NONE));
+                }
+                (at, out) = (end, rest);
+                continue;
+            };
+            for (n, (pte, slot)) in leaf.run(at, part.nr_pages()).zip(here).enumerate() {
+                let va = at + n as u64 * PAGE_SIZE;
                 *slot = u8::from(has_frame(pte) || self.is_cached(area, va, pte));
             }
             (at, out) = (end, rest);

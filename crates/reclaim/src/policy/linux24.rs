@@ -107,7 +107,7 @@ impl ReclaimPolicy for Linux24 {
         let page = lru.page(pfn);
         page.set_flags(PageFlags::REFERENCED);
         if !page.flags().contains(PageFlags::ACTIVE) {
-            lru.del(pfn);
+            lru.lift(pfn);
             Self::activate(lru, pfn);
         }
     }

@@ -259,10 +259,6 @@ fn count_refault(lru: &Lru<'_>, page: &Page, activate: bool, restore: bool) {
 /// Isolates up to `most` of the oldest pages of `list`.
 #[inline]
 fn isolate(lru: &mut Lru<'_>, list: ListId, batch: &mut Batch, most: usize) {
-    let tries = (most.min(Batch::ROOM) as u64).min(lru.pages(list));
-    for _ in 0..tries {
-        if let Some(pfn) = lru.isolate_tail(list) {
-            batch.push(pfn);
-        }
-    }
+    let most = most.min(Batch::ROOM) as u64;
+    lru.isolate_tail(list, most, |pfn| batch.push(pfn));
 }

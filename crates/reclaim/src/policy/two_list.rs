@@ -13,10 +13,10 @@
 //!
 //! Differences from Linux, each against a known weakness (loops a little larger than memory evict
 //! everything there):
-//! * pages of a system that never evicted anything start active;
 //! * the active list has a second chance: only idle pages leave it, as long as some are found;
-//! * a refaulting page does not become active at once: it *challenges* the oldest active page, and
-//!   takes its place if that is idle. In a loop all active pages are in use, and stay;
+//! * a page that comes back becomes active at once only while there is room: until two thirds of its
+//!   type are active. From then on it *challenges* the oldest active page, and takes its place if that
+//!   is idle. In a loop all active pages are in use, and stay;
 //! * the size of the inactive list follows the challenges: each one won lets it grow, as what is
 //!   active is stale, and each one lost lets it shrink.
 
@@ -80,7 +80,7 @@ impl TwoList {
         lru.pages(INACTIVE[kind as usize]) + lru.pages(ACTIVE[kind as usize])
     }
 
-    /// The inactive list's wanted length: an eighth of all pages of the type at least.
+    /// The inactive list's wanted length: a quarter of all pages of the type at least.
     fn cold_target(&mut self, lru: &Lru<'_>, kind: PageType) -> u64 {
         let total = Self::pages(lru, kind);
         let side = &mut self.sides[kind as usize];
@@ -148,12 +148,16 @@ impl TwoList {
         batch: &mut Batch,
     ) {
         let (at, list) = (kind as usize, INACTIVE[kind as usize]);
+        if self.sides[at].won == 0 {
+            isolate(lru, list, batch, scan.batch);
+            return;
+        }
         for _ in 0..lru.pages(list).min(scan.batch as u64) {
             if self.sides[at].won > 0 {
                 let pfn = lru.tail(list);
                 if note(lru.page(pfn)) == CHALLENGER {
                     self.sides[at].won -= 1;
-                    lru.del(pfn);
+                    lru.lift(pfn);
                     Self::activate(lru, pfn);
                     continue;
                 }
@@ -181,8 +185,7 @@ impl ReclaimPolicy for TwoList {
 
     fn add(&mut self, lru: &mut Lru<'_>, pfn: Pfn) {
         let page = lru.page(pfn);
-        if self.clock == 0 || page.flags().contains(PageFlags::ACTIVE) {
-            page.set_flags(PageFlags::ACTIVE);
+        if page.flags().contains(PageFlags::ACTIVE) {
             lru.add(pfn, ACTIVE[PageType::of(page) as usize]);
         } else {
             lru.add(pfn, INACTIVE[PageType::of(page) as usize]);
@@ -195,7 +198,7 @@ impl ReclaimPolicy for TwoList {
         if !flags.contains(PageFlags::REFERENCED) {
             page.set_flags(PageFlags::REFERENCED);
         } else if !flags.contains(PageFlags::ACTIVE) {
-            lru.del(pfn);
+            lru.lift(pfn);
             Self::activate(lru, pfn);
         }
     }
@@ -281,18 +284,24 @@ impl ReclaimPolicy for TwoList {
         if shadow.workingset() {
             page.set_flags(PageFlags::WORKINGSET);
         }
-        if challenge {
+        let room = lru.pages(ACTIVE[at]) * ROOM.1 < Self::pages(lru, kind) * ROOM.0;
+        if room {
+            page.set_flags(PageFlags::ACTIVE);
+        } else if challenge {
             self.sides[at].challenges += 1;
             set_note(page, CHALLENGER);
             self.note_cost(lru, at);
         }
-        count_refault(lru, page, challenge, challenge && shadow.workingset());
+        let active = room || challenge;
+        count_refault(lru, page, active, active && shadow.workingset());
     }
 }
 
-/// The inactive list is at least 1/8 and at most all of its type.
-const COLD_MIN: u64 = 8;
+/// The inactive list is at least 1/4 and at most all of its type.
+const COLD_MIN: u64 = 4;
 const COLD_MAX: u64 = 1;
+/// Up to this share of its type, a page that comes back is active at once.
+const ROOM: (u64, u64) = (2, 3);
 /// How much a challenge that found an idle active page lets it grow, and one that did not, shrink.
 const COLD_WON: u64 = 1 << 11;
 const COLD_LOST: u64 = 1 << 10;
