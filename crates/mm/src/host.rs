@@ -281,7 +281,9 @@ impl<M: Machine> ReclaimHost for MmContext<'_, M> {
     }
 
     fn shrink_caches(&self, target: u64) -> u64 {
-        let freed = self.shrinker.shrink(target);
+        // Frames of vmalloc wait for a flush: now is the time.
+        let purged = self.vmalloc.purge();
+        let freed = purged + self.shrinker.shrink(target);
         freed + self.cache.shrink_shadows(target.saturating_sub(freed))
     }
 }
