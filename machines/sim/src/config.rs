@@ -3,7 +3,7 @@
 use crate::swap::SimArea;
 use vellum_machine::{MemoryKind, MemoryRegion};
 use vellum_system::{PolicyKind, ZoneProfile};
-use vellum_types::{NodeId, Order, PhysAddr, PhysRange};
+use vellum_types::{NodeId, Order, Pfn, PhysAddr, PhysRange};
 
 /// When a flush reaches the other CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +59,8 @@ pub struct SimConfig {
     pub swap: Vec<SimArea>,
     /// Background work is done before one operation in so many; 0 for never.
     pub housekeeping: u64,
+    /// Where the direct map ends; the core reaches what lies above by kernel mappings alone.
+    pub low_end: PhysAddr,
 }
 
 impl SimConfig {
@@ -92,6 +94,7 @@ impl SimConfig {
             swappiness: 60,
             swap: Vec::new(),
             housekeeping: 0,
+            low_end: PhysAddr::new(u64::MAX),
         }
     }
 
@@ -176,6 +179,33 @@ impl SimConfig {
     pub fn housekeeping(self, n: u64) -> Self {
         Self {
             housekeeping: n,
+            ..self
+        }
+    }
+    /// The same with `bytes` of RAM in the direct map; what lies above is HIGHMEM.
+    ///
+    /// # Panics
+    /// If that is no whole number of blocks of the largest order, 4 MiB.
+    pub fn low_memory(self, bytes: u64) -> Self {
+        let low_end = PhysAddr::new(bytes);
+        let normal_end = Pfn::containing(low_end).expect("an address of RAM");
+        // Zones end where the largest block does. A small machine has no ZONE_DMA.
+        let largest = Order::MAX.pages();
+        assert!(
+            normal_end.as_u32().is_multiple_of(largest),
+            "part of a block"
+        );
+        let quarter = Pfn::new(normal_end.as_u32() / 4 / largest * largest);
+        let dma_end = ZoneProfile::X86_32.dma_end.min(quarter);
+        let zones = ZoneProfile {
+            dma_end,
+            dma32_end: dma_end,
+            normal_end,
+            ..ZoneProfile::X86_32
+        };
+        Self {
+            low_end,
+            zones,
             ..self
         }
     }
