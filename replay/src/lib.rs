@@ -10,7 +10,7 @@
 //!                                          └─▶ lru_faults(trace)             exact LRU, all sizes
 //! ```
 //!
-//! # Limits
+//! # What this does not do
 //! One address space of anonymous memory, and files that are used by read() and write() only; accessed
 //! bits as hardware sets them; I/O takes no time. So the figures say how well a policy chooses and how
 //! often it has to ask whether a page was used, and nothing else.

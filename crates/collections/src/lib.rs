@@ -2,9 +2,9 @@
 //!
 //! Layer 2. Two containers that Linux's memory management is built on: the xarray (a radix tree
 //! with marks), which maps page offsets to pages, and the augmented red-black tree of intervals,
-//! which finds everyone who maps a part of a file. The page cache owns the first and `mm` the
-//! second; both bring the memory: every insertion names an [`ObjectCache`] from which nodes come,
-//! and a node that becomes unused goes back to it at once.
+//! which finds everyone who maps a part of a file. The first is in the page cache and wherever things
+//! have numbers (`rmap`, `mm`), the second in `rmap`. The owner brings the memory: every insertion
+//! names an [`ObjectCache`] from which nodes come, and a node that becomes unused goes back to it at once.
 //!
 //! ```text
 //!   RadixTree: index 0x1042 = slot 1, slot 1, slot 2        IntervalTree: sorted by first

@@ -13,6 +13,10 @@
 //!   fault(space, addr, access)      ◀── on any miss; a fault on a present entry is a refill
 //! ```
 //!
+//! Kernel translations (`vmalloc`) have hooks of their own. A machine also says which CPUs it has
+//! ([`Cpus`]), how far its nodes are from each other, and which pages running I/O uses, so that fork
+//! and reclaim leave them alone.
+//!
 //! Also here, because every layer above needs them: ranked spin locks ([`SpinLock`]), values of which
 //! each CPU has its own ([`PerCpu`]), the counters of `/proc/vmstat` ([`VmStat`]) and typed trace
 //! events ([`TraceEvent`]).

@@ -53,7 +53,11 @@
 //! holds no lock, reclaims, and does it again. Signals are outcomes, not errors.
 //!
 //! # What this does not do
-//! It does not choose what is reclaimed, and shared memory does not go to swap. No huge user pages, no overcommit accounting. Linux: `mm/memory.c`, `mm/mmap.c` and their neighbours.
+//! It does not choose what is reclaimed: it answers what `reclaim` asks of its host. No huge user pages,
+//! no overcommit accounting, no memory policies of programs.
+//!
+//! Linux: `mm/memory.c`, `mm/mmap.c`, `mm/rmap.c`, `mm/shmem.c`, `mm/migrate.c`, `mm/compaction.c` and
+//! their neighbours.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

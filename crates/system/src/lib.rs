@@ -6,15 +6,16 @@
 //! ```text
 //!   Machine::memory_map ─▶ MemBlock ─▶ counters, shmem store   (boot memory)
 //!                              │
-//!                              └▶ PageAllocator (memmap, zones, buddy)
-//!                                     └▶ SlabAllocator ─▶ caches by name
-//!                                            └▶ PageCache ─▶ MmContext ─▶ System
+//!                              └▶ PageAllocator (memmap, nodes, zones, per-CPU lists)
+//!                                     ├▶ SlabAllocator ─▶ caches by name
+//!                                     └▶ Reclaim ─▶ Swap ─▶ PageCache ─▶ MmContext ─▶ System
 //! ```
 //!
 //! A [`System`] dereferences to its [`MmContext`](vellum_mm::MmContext), where the faults and memory
 //! calls are. What is added here needs more than one layer: reports and `/proc` texts
-//! ([`Report`], [`proc`]), the choice of an OOM victim, and the account at the end
-//! ([`System::shutdown`]): every frame that was given out has come back, or is named.
+//! ([`Report`], [`proc`]), swap areas, the choice of an OOM victim, what Linux leaves to kernel threads
+//! ([`System::housekeeping`]), and the account at the end ([`System::shutdown`]): every frame that was
+//! given out has come back, or is named.
 //!
 //! # Invariants
 //! * All state hangs off the value: two systems in one process share nothing.
@@ -26,7 +27,8 @@
 //! something.
 //!
 //! # What this does not do
-//! No tasks, no files, no time: those are the machine's.
+//! No tasks, no files, no time: those are the machine's. It starts no thread; a machine calls
+//! [`System::housekeeping`] where it holds no lock.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -28,7 +28,7 @@
 //! Every reader here takes any bytes and answers with an error that says what is wrong in one line.
 //!
 //! # What this does not do
-//! Dynamic programs, sockets, disks beside swap, users and permissions.
+//! Dynamic programs, sockets, disks, swap, users and permissions.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

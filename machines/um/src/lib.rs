@@ -24,6 +24,7 @@
 //! * `supervisor`: the event loop; `fault`, `signal`, `fork`, `exec`, `exit`: what each event means;
 //!   `inject`: host calls that only a guest's task can make; `pace`: which CPU everybody uses.
 //! * `abi`: system calls about memory and files, program images, `/proc`.
+//! * `swap`: swap areas in files of the host, and the compressor of compressed ones.
 //! * `host`: ptrace, waitpid, seccomp and memory files as plain functions.
 //!
 //! # The life of a fault
@@ -43,7 +44,8 @@
 //!   a host fault installs its page again, whatever the record says.
 //! * Nothing of a space's queue is left when one of its tasks runs. A flush waits for the host if a
 //!   task of the space runs at that moment; if none does, it is in force before one does.
-//! * Pinned pages are neither evicted nor moved by fork.
+//! * Pinned pages are neither evicted nor reclaimed, and neither fork nor migration gives them another
+//!   frame.
 //! * Between the core's copy of a space and the host's, no other fault of it is served.
 //! * SIGSEGV is never blocked or ignored on the host; what the guest believes is kept here.
 //! * All guests die with the supervisor.
@@ -53,7 +55,8 @@
 //! inside the host's kernel, where their pages are pinned.
 //!
 //! # Failure
-//! What keeps a program from starting is a [`RunError`]. Without frames the largest process is
+//! What keeps a program from starting is a [`RunError`]. When frames run short the core reclaims: pages
+//! of files, and with swap those of programs. When that brings nothing more the largest process is
 //! killed, as by Linux's OOM killer, and the fault is tried again. A host call that fails inside a
 //! space loses translations only: they come back by faults. A service process that dies takes its
 //! space with it.
