@@ -7,6 +7,7 @@
 
 mod machine;
 mod ops;
+mod rmap;
 mod swap;
 
 use machine::{BenchMachine, BenchStore};

@@ -1,7 +1,7 @@
 //! The operations. Each sets up what it needs independently of `n`, then repeats.
 
 use crate::machine::BenchMachine;
-use crate::swap;
+use crate::{rmap, swap};
 use std::alloc::Layout;
 use vellum_machine::{CpuLocal, Cpus};
 use vellum_page::{AllocRequest, PageSource};
@@ -164,12 +164,47 @@ pub(crate) const ALL: &[(&str, &str, Run)] = &[
         swap::out_zram,
     ),
     ("swap-out-in-zram", "the same, and back", swap::out_in_zram),
+    (
+        "rmap-referenced-1",
+        "page_referenced, a mapping: 1 mapper among 10 000 other processes",
+        rmap::referenced::<1>,
+    ),
+    (
+        "rmap-referenced-10",
+        "the same with 10 mappers",
+        rmap::referenced::<10>,
+    ),
+    (
+        "rmap-referenced-1000",
+        "the same with 1000 mappers",
+        rmap::referenced::<1000>,
+    ),
+    (
+        "rmap-unmap-1",
+        "try_to_unmap and a fault, a mapping: 1 mapper of a file's page",
+        rmap::unmap::<1>,
+    ),
+    (
+        "rmap-unmap-10",
+        "the same with 10 mappers",
+        rmap::unmap::<10>,
+    ),
+    (
+        "rmap-unmap-1000",
+        "the same with 1000 mappers",
+        rmap::unmap::<1000>,
+    ),
+    (
+        "rmap-fault-again",
+        "the fault of these, and MADV_DONTNEED",
+        rmap::fault_again,
+    ),
 ];
 
 const ANON: u32 = 0x22;
 const RW: u32 = 3;
 
-fn map<'m>(system: &Bench<'m>, mm: &MmRef<'m>, pages: u64) -> VirtAddr {
+pub(crate) fn map<'m>(system: &Bench<'m>, mm: &MmRef<'m>, pages: u64) -> VirtAddr {
     map_at(system, mm, 0, pages)
 }
 
@@ -185,7 +220,7 @@ fn map_at<'m>(system: &Bench<'m>, mm: &MmRef<'m>, addr: u64, pages: u64) -> Virt
     VirtAddr::new(system.mmap(mm, request).expect("mmap"))
 }
 
-fn fault<'m>(system: &Bench<'m>, mm: &MmRef<'m>, addr: VirtAddr, access: Access) {
+pub(crate) fn fault<'m>(system: &Bench<'m>, mm: &MmRef<'m>, addr: VirtAddr, access: Access) {
     let outcome = system.fault(
         mm,
         FaultInfo {

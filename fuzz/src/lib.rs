@@ -3,7 +3,7 @@
 //! Each module has one `run`: it reads the input as a history of operations, or as the thing to be
 //! parsed, and compares the structure with a naive model. Any difference is a panic. Nothing here
 //! knows the fuzzer: the programs in `fuzz_targets` hand its inputs over, and `cargo test` in this
-//! folder runs the same functions on random ones and on those in `corpus`.
+//! folder runs the same functions on random ones and on those in `regressions`.
 //!
 //! ```text
 //!   cargo xtask fuzz [TARGET] [--seconds N]

@@ -19,9 +19,9 @@
 //!   away; [`MemBlock::set_node`] names the node of what is there.
 //! * *Free* is memory that is not reserved, in bytes: a free range may be smaller than a page.
 //! * [`MemBlock::alloc`] finds free bytes and reserves them, as an [`AllocSpec`] asks: from which end,
-//!   at which multiple, within which limits, and on one node only, or there before elsewhere. [`MemBlock::hand_over`] ends the boot
-//!   phase: it consumes the value, so that allocating afterwards does not compile, and yields each
-//!   whole free frame exactly once. A frame of which one byte is reserved or missing stays out.
+//!   at which multiple, within which limits, and on one node only, or there before elsewhere.
+//! * [`MemBlock::hand_over`] ends the boot phase: it consumes the value, so that allocating afterwards does
+//!   not compile, and yields each whole free frame exactly once. A frame of which one byte is reserved or missing stays out.
 //!
 //! # Invariants
 //! Each list is sorted, its regions are not empty, do not overlap, and two that touch differ in node.

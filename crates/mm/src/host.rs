@@ -76,6 +76,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
 
     /// Frees an anonymous page that the caller locked and holds a reference to.
     fn reclaim_anon(&self, pfn: Pfn, may: MayDo) -> Outcome {
+        if self.page(pfn).flags().contains(PageFlags::LAZYFREE) {
+            return self.drop_lazyfree(pfn);
+        }
         if let Err(outcome) = self.swap_out(pfn, may) {
             return outcome;
         }

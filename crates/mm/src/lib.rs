@@ -34,7 +34,8 @@
 //! Each area that shows a file stands among the file's mappers, and each that has private pages in
 //! `anon_vma`s (`rmap`), so that reclaim can ask [`MmContext::page_referenced`], call
 //! [`MmContext::try_to_unmap`] and move a page by [`MmContext::migrate`], at a cost in proportion to
-//! those who map it.
+//! those who map it. With it [`MmContext::compact`] makes large blocks, and [`MmContext::alloc_contig_range`] exact
+//! ones. [`MmContext::swapoff`] goes the other way, from the tables to the pages.
 //!
 //! # Invariants
 //! * Each present or PROT_NONE entry holds one reference and one map count of its frame.
@@ -62,6 +63,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod advice;
 mod backing;
 mod compact;
 mod context;
@@ -80,6 +82,7 @@ mod spaces;
 mod swap_around;
 mod swapoff;
 mod uaccess;
+mod unevictable;
 mod validate;
 mod walk;
 

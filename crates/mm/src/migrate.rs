@@ -108,7 +108,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             let others = page.refcount() > page.mapcount() + 1;
             let shared = copied || page.mapcount() != 1;
             let writable = found.pte.contains(PteFlags::WRITE);
-            if others || (shared && writable) || self.machine.is_pinned(found.space, found.va) {
+            if others || (shared && writable) || self.machine.must_stay(found.space, found.va) {
                 return false;
             }
             let entry = found.leaf.replace(found.va, Pte::NONE);

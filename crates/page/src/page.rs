@@ -62,8 +62,6 @@ bitflags::bitflags! {
         const MLOCKED = 1 << 5;
         /// Anonymous and clean since MADV_FREE.
         const LAZYFREE = 1 << 6;
-        /// I/O failed.
-        const ERROR = 1 << 7;
         /// Head of a compound page.
         const HEAD = 1 << 8;
         /// On a list of reclaim. Linux's `PG_lru`.
@@ -74,12 +72,8 @@ bitflags::bitflags! {
         const SWAPCACHE = 1 << 11;
         /// Was in the working set when it was last reclaimed.
         const WORKINGSET = 1 << 12;
-        /// To be freed as soon as its write ends.
-        const RECLAIM = 1 << 13;
         /// Somebody works on the page as a whole. Linux's `PG_locked`.
         const LOCKED = 1 << 14;
-        /// Its memory is charged to a group.
-        const CHARGED = 1 << 15;
         /// Its content is backed by swap rather than by a file.
         const SWAPBACKED = 1 << 16;
         /// Six bits for reclaim's own use: list, and tier, age or the like.

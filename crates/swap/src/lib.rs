@@ -52,6 +52,7 @@
 //!   reclaim          dirty          too              has a reference  is frozen           the cache
 //!  try_to_free_swap  refused        allowed at 0     refused: count   refused: no page    refused: no page
 //!  put_page          only puts      frees both at 0  only puts        impossible          only puts
+//!  replace_page      the slot has the new frame: whoever has the old one finds the same bytes in it
 //!  write             page locked by its caller, who has a reference: it can neither be removed nor leave
 //!  swapoff_end       Busy           Busy until 0     Busy             Busy                done when unused
 //! ```

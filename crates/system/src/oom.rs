@@ -24,8 +24,8 @@ pub struct OomVictim {
 }
 
 impl<M: Machine> System<'_, M> {
-    /// Chooses by `oom_badness` without adjustments: resident pages and page tables. `None` if there
-    /// is no address space with a page. The machine kills it.
+    /// Chooses by `oom_badness` without adjustments: resident pages and page tables. Unlike Linux's it
+    /// does not count pages in swap. `None` if there is no address space with a page. The machine kills it.
     pub fn oom_victim(&self) -> Option<OomVictim> {
         let kb = |pages: u64| pages * (PAGE_SIZE / 1024);
         let mut worst: Option<(u64, OomVictim)> = None;

@@ -263,8 +263,8 @@ impl Space {
     }
 
     /// Removes runs until no more than `capacity` are left: never pinned ones, never those at the end
-    /// of the stack, and never those that the last few operations up to `epoch` installed. One instruction needs several pages at once;
-    /// if each evicted another, it would never end.
+    /// of the stack, and never those that the last few operations up to `epoch` installed. One instruction
+    /// needs several pages at once; if each evicted another, it would never end.
     pub(crate) fn evict(&mut self, capacity: usize, epoch: u32) {
         let mut tries = self.record.len();
         while self.record.len() > capacity && tries > 0 {

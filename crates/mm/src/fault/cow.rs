@@ -141,6 +141,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
             self.install_copy(inner, fault, va, frames + n, anon_vma);
             inner.rss_sub(kind);
             self.rmap_remove(old);
+            if fault.flags.contains(VmFlags::LOCKED) {
+                self.munlock_page(old);
+            }
             gather.remove(va, old);
         }
         self.vmstat.count_many(VmEvent::CowCopy, u64::from(pages));

@@ -215,6 +215,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 if outcome == FaultOutcome::Major {
                     self.vmstat.count(VmEvent::PgMajFault);
                 }
+                if flags.contains(VmFlags::LOCKED) {
+                    self.mlock_entry(fault.leaf.get(fault.page));
+                }
                 Ok(outcome)
             }
             Err(error @ (MmError::NoFrames | MmError::Swapped(_))) => Err(error),

@@ -5,7 +5,7 @@ use crate::MmError;
 use crate::context::MmContext;
 use crate::fault::{FaultOutcome, SegvCode};
 use crate::mm::{Mm, MmInner};
-use vellum_machine::{Machine, VmEvent};
+use vellum_machine::Machine;
 use vellum_types::{Access, PAGE_SIZE, VirtRange, VmFlags};
 
 /// `MADV_*` of Linux.
@@ -49,7 +49,13 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if matches!(advice, advice::POPULATE_READ | advice::POPULATE_WRITE) {
             return self.advise_populate(mm, range, advice);
         }
+        if advice == advice::WILLNEED {
+            self.swap_in_range(mm, range);
+        }
         let result = self.retry(|| self.advise_range(mm, &mut mm.lock(), range, advice));
+        if advice == advice::PAGEOUT && result.is_ok() {
+            self.page_out(mm, range);
+        }
         match result {
             // Linux says EAGAIN for "a kernel resource was temporarily unavailable".
             Err(MmError::NoFrames) => Err(MmError::Again),
@@ -133,8 +139,11 @@ impl<'m, M: Machine> MmContext<'m, M> {
             advice::REMOVE => self.advise_remove(inner, part, flags),
             advice::COLD | advice::PAGEOUT => {
                 let stays = flags.intersects(VmFlags::LOCKED | VmFlags::PFNMAP);
-                // Nothing is ever reclaimed yet, so age means nothing yet.
-                if stays { Err(MmError::Inval) } else { Ok(()) }
+                if stays {
+                    return Err(MmError::Inval);
+                }
+                self.cool_range(mm, inner, part);
+                Ok(())
             }
             advice::WIPEONFORK if has_file(inner, part) => Err(MmError::Inval),
             _ => {
@@ -151,8 +160,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         }
     }
 
-    /// MADV_FREE lets the kernel drop the pages at any moment from now on; with nothing that
-    /// reclaims later, that moment is now.
+    /// MADV_FREE lets the kernel drop the pages at any moment from now on.
     fn advise_free(
         &self,
         mm: &Mm<'m>,
@@ -167,11 +175,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         if !anonymous || flags.intersects(VmFlags::LOCKED | VmFlags::PFNMAP) {
             return Err(MmError::Inval);
         }
-        let before = inner.rss.anon;
-        let mut gather = self.gather(mm.space());
-        self.zap(inner, part, &mut gather);
-        self.vmstat
-            .count_many(VmEvent::PgLazyFree, before - inner.rss.anon);
+        self.give_up_range(mm, inner, part);
         Ok(())
     }
 

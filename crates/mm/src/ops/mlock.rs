@@ -112,8 +112,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
             inner.areas.merge_around(part);
             let pages = part.nr_pages();
             match (old.contains(VmFlags::LOCKED), new.contains(VmFlags::LOCKED)) {
-                (false, true) => inner.locked_vm += pages,
-                (true, false) => inner.locked_vm = inner.locked_vm.saturating_sub(pages),
+                (false, true) => {
+                    inner.locked_vm += pages;
+                    self.mlock_range(inner, part, true);
+                }
+                (true, false) => {
+                    inner.locked_vm = inner.locked_vm.saturating_sub(pages);
+                    self.mlock_range(inner, part, false);
+                }
                 _ => {}
             }
         }

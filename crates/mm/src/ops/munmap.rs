@@ -117,9 +117,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
         range: VirtRange,
         gather: &mut TlbGather<'_, M>,
     ) {
-        let shmem = inner
-            .areas
-            .find_containing(range.start())
+        let area = inner.areas.find_containing(range.start());
+        let locked = area.is_some_and(|area| area.flags.contains(VmFlags::LOCKED));
+        let shmem = area
             .and_then(|area| area.backing.mapping())
             .is_some_and(|mapping| is_shmem(mapping.file()));
         let (mut anon, mut other) = (0, 0);
@@ -147,6 +147,9 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     anon += 1;
                 }
                 self.rmap_remove(pte.pfn());
+                if locked {
+                    self.munlock_page(pte.pfn());
+                }
                 if self.page(pte.pfn()).flags().contains(PageFlags::SWAPCACHE) {
                     // With the last reference from a table the slot goes too, as there is no use for it.
                     self.swap.try_to_free_swap(pte.pfn());

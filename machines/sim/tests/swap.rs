@@ -1,57 +1,16 @@
-//! Swap areas are switched off under running programs.
+//! Swap areas under running programs: switched off, read ahead; and what must not go there.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use vellum_machine::{DirectMap, VmEvent};
+mod slots;
+
+use slots::swapon;
+use vellum_machine::VmEvent;
 use vellum_mm::{MmError, MmapRequest, Unmapped};
 use vellum_page::{PageFlags, PageSource, PageState};
 use vellum_sim::{Rng, SimConfig, SimHost, SimMachine, SimStore};
-use vellum_swap::{SwapDevice, SwapOn, WriteError};
-use vellum_types::{IoError, PAGE_SIZE, Pfn, VirtAddr};
+use vellum_types::{PAGE_SIZE, Pfn, VirtAddr};
 
 const BASE: u64 = 0x1000_0000_0000;
 const PAGES: u64 = 256;
-
-#[derive(Default)]
-struct Slots {
-    bytes: Mutex<HashMap<u32, Vec<u8>>>,
-    broken: Mutex<Option<u32>>,
-}
-
-impl SwapDevice for Slots {
-    fn name(&self) -> &str {
-        "slots"
-    }
-    fn nr_slots(&self) -> u32 {
-        8192
-    }
-    fn read(&self, slot: u32, frame: Pfn, ram: DirectMap<'_>) -> Result<(), IoError> {
-        if *self.broken.lock().unwrap() == Some(slot) {
-            return Err(IoError::EIO);
-        }
-        ram.write_bytes(frame.addr(), &self.bytes.lock().unwrap()[&slot]);
-        Ok(())
-    }
-    fn write(&self, slot: u32, frames: &[Pfn], ram: DirectMap<'_>) -> Result<(), WriteError> {
-        for (slot, frame) in (slot..).zip(frames) {
-            let mut bytes = vec![0; PAGE_SIZE as usize];
-            ram.read_bytes(frame.addr(), &mut bytes);
-            self.bytes.lock().unwrap().insert(slot, bytes);
-        }
-        Ok(())
-    }
-}
-
-fn swapon(host: &SimHost<'_>, priority: i16) -> (u8, &'static Slots) {
-    // The device outlives the host.
-    let device: &'static Slots = Box::leak(Box::default());
-    let how = SwapOn {
-        priority: Some(priority),
-        bad: &[],
-    };
-    let area = host.system().swap().swapon(device, how).expect("swapon");
-    (area, device)
-}
 
 fn map(host: &mut SimHost<'_>, pid: usize, pages: u64) {
     let request = MmapRequest {
@@ -73,7 +32,7 @@ fn frame(host: &SimHost<'_>, pid: usize, page: u64) -> Option<Pfn> {
 
 /// What reclaim does to an anonymous page.
 fn swap_out(host: &SimHost<'_>, pfn: Pfn) -> bool {
-    let (swap, pages) = (host.system().swap(), host.system().pages());
+    let (swap, pages) = (host.system().swap(), host.system().reclaim());
     let page = pages.memmap().page(pfn);
     if page.state() != PageState::Anon || !pages.isolate_page(pfn) {
         return false;
@@ -185,16 +144,8 @@ fn swapoff_without_room_is_refused_and_nothing_is_lost() {
     assert!(matches!(answer, Err(MmError::NoMem)), "{:?}", answer.err());
     assert_eq!(host.system().swapoff(7).err(), Some(MmError::Inval));
     host.check().expect("a valid system");
-    // It still gives out slots, which reading all of it back takes.
+    // It still gives out slots, which reading all of it back takes: reclaim uses them.
     for page in 0..pages {
-        for ahead in 0..pages {
-            if ahead != page
-                && host.system().pages().nr_free_pages() < 300
-                && let Some(pfn) = frame(&host, pid, ahead)
-            {
-                swap_out(&host, pfn);
-            }
-        }
         let mut found = [0];
         host.read(pid, BASE + page * PAGE_SIZE, &mut found)
             .expect("a read");
@@ -231,5 +182,82 @@ fn swapoff_of_an_area_that_cannot_be_read_is_refused() {
         assert_eq!(byte, [9]);
     }
     host.exit(pid);
+    host.shutdown().expect("a clean end");
+}
+
+#[test]
+fn what_is_needed_soon_is_read_at_once() {
+    let machine = SimMachine::new(SimConfig::with_ram(16 << 20));
+    let store = SimStore::new();
+    let mut host = SimHost::boot(&machine, &store, 1).expect("a boot");
+    swapon(&host, 1);
+    let pid = host.spawn().expect("a process");
+    map(&mut host, pid, PAGES);
+    for page in 0..PAGES {
+        host.write(pid, BASE + page * PAGE_SIZE, &[9])
+            .expect("a write");
+        let pfn = frame(&host, pid, page).expect("a page");
+        assert!(swap_out(&host, pfn));
+    }
+    host.syscall(pid, |s, mm| s.madvise(mm, BASE, PAGES * PAGE_SIZE, 3))
+        .expect("madvise");
+    let vmstat = host.system().vmstat();
+    assert_eq!(vmstat.events(VmEvent::PSwpIn), PAGES);
+    let major = vmstat.events(VmEvent::PgMajFault);
+    for page in 0..PAGES {
+        let mut byte = [0];
+        host.read(pid, BASE + page * PAGE_SIZE, &mut byte)
+            .expect("a read");
+        assert_eq!(byte, [9]);
+    }
+    assert_eq!(host.system().vmstat().events(VmEvent::PgMajFault), major);
+    host.exit(pid);
+    host.shutdown().expect("a clean end");
+}
+
+#[test]
+fn mlocked_pages_are_marked_and_stay() {
+    let machine = SimMachine::new(SimConfig::with_ram(16 << 20));
+    let store = SimStore::new();
+    let mut host = SimHost::boot(&machine, &store, 1).expect("a boot");
+    swapon(&host, 1);
+    let pid = host.spawn().expect("a process");
+    map(&mut host, pid, 8);
+    host.write(pid, BASE, &[1]).expect("a write");
+    host.syscall(pid, |s, mm| s.mlock(mm, BASE, 4 * PAGE_SIZE))
+        .expect("mlock");
+    let memmap = host.system().pages().memmap();
+    let marked = |host: &SimHost<'_>, pid, page| {
+        let pfn = frame(host, pid, page).expect("a page");
+        memmap.page(pfn).flags().contains(PageFlags::MLOCKED)
+    };
+    for page in 0..4 {
+        assert!(marked(&host, pid, page), "page {page}");
+        let pfn = frame(&host, pid, page).expect("a page");
+        let swap = host.system().swap();
+        memmap.page(pfn).get();
+        assert!(memmap.page(pfn).try_lock());
+        let entry = swap.add_to_swap(pfn).expect("a slot");
+        let answer = host.system().try_to_unmap(pfn, Some(entry));
+        assert_eq!(answer, Unmapped::Mlocked);
+        memmap.page(pfn).unlock();
+        assert!(swap.try_to_free_swap(pfn));
+        swap.put_page(pfn);
+        // It may move, and stays marked.
+        assert!(host.system().migrate(pfn));
+        assert!(marked(&host, pid, page), "page {page} in its new frame");
+    }
+    // A child's pages are not locked; those that the parent copies away from are the child's.
+    host.fork(pid, 1).expect("fork");
+    host.write(pid, BASE, &[2]).expect("a write");
+    assert!(marked(&host, pid, 0) && !marked(&host, 1, 0));
+    host.syscall(pid, |s, mm| s.munlock(mm, BASE, 2 * PAGE_SIZE))
+        .expect("munlock");
+    assert!(!marked(&host, pid, 0) && marked(&host, pid, 2));
+    let pfn = frame(&host, pid, 0).expect("a page");
+    assert!(swap_out(&host, pfn));
+    host.exit(pid);
+    assert!(!marked(&host, 1, 2), "nobody locks it any more");
+    host.exit(1);
     host.shutdown().expect("a clean end");
 }
