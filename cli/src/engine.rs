@@ -2,12 +2,12 @@
 
 use crate::Failure;
 use crate::args::RunArgs;
-use crate::report::{Exit, Facts, Slab, Zone};
+use crate::report::{Exit, Facts, Slab, Swap, Zone};
 use crate::size::human;
 use crate::trace::JsonLines;
 use vellum_machine::Trace;
 use vellum_system::{Leaks, SlabInfo, ZoneInfo};
-use vellum_um::{RunConfig, RunError, RunOutcome};
+use vellum_um::{RunConfig, RunError, RunOutcome, SwapUse};
 
 /// Runs the program to its end.
 pub(crate) fn run(arguments: &RunArgs, trace: Option<JsonLines>) -> Result<Facts, Failure> {
@@ -77,6 +77,8 @@ fn facts(outcome: &RunOutcome, arguments: &RunArgs) -> Facts {
             .map(zone)
             .collect(),
         slabinfo: report.slabs().map(slab).collect(),
+        swap: outcome.swap.iter().map(swap).collect(),
+        policy: arguments.policy.name(),
         peak_bytes: report.peak_rss_bytes,
         frames_leaked: outcome.leaks.frames,
         leaks: leaks(&outcome.leaks),
@@ -107,6 +109,15 @@ fn slab(slab: &SlabInfo) -> Slab {
         pagesperslab: slab.pages_per_slab.into(),
         active_slabs: slab.active_slabs,
         num_slabs: slab.num_slabs,
+    }
+}
+
+fn swap(area: &SwapUse) -> Swap {
+    Swap {
+        name: area.name.clone(),
+        size_kb: area.bytes >> 10,
+        used_kb: area.used_bytes >> 10,
+        priority: area.priority,
     }
 }
 

@@ -39,6 +39,7 @@ fn write_lines(out: &mut String, facts: &Facts) -> std::fmt::Result {
         facts.vmstat("nr_file_pages"),
         human(facts.peak_bytes),
     )?;
+    write_swap(out, facts)?;
     for zone in &facts.buddyinfo {
         let blocks: Vec<String> = zone.free_area.iter().map(u64::to_string).collect();
         writeln!(
@@ -64,6 +65,28 @@ fn write_lines(out: &mut String, facts: &Facts) -> std::fmt::Result {
         writeln!(out, "    and {unnamed} more")?;
     }
     Ok(())
+}
+
+/// One line for all areas; none if there are none.
+fn write_swap(out: &mut String, facts: &Facts) -> std::fmt::Result {
+    if facts.swap.is_empty() {
+        return Ok(());
+    }
+    let areas: Vec<String> = facts
+        .swap
+        .iter()
+        .map(|area| format!("{} {}", area.name, human(area.size_kb << 10)))
+        .collect();
+    let used: u64 = facts.swap.iter().map(|area| area.used_kb).sum();
+    writeln!(
+        out,
+        "  swap        {}; {} in use at the end; {} pages out, {} in; policy {}",
+        areas.join(", "),
+        human(used << 10),
+        facts.vmstat("pswpout"),
+        facts.vmstat("pswpin"),
+        facts.policy,
+    )
 }
 
 /// All caches in one line, then the largest few.
@@ -114,6 +137,25 @@ vellum: 128 MiB of RAM, 1.23 s, exit status 0
   all frames returned
 ";
         assert_eq!(text(&sample()), expected);
+    }
+
+    #[test]
+    fn swap_has_a_line_if_there_is_any() {
+        let mut facts = sample();
+        assert!(!text(&facts).contains("swap"));
+        let area = |name: &str, size_kb, used_kb| crate::report::Swap {
+            name: name.to_string(),
+            size_kb,
+            used_kb,
+            priority: 0,
+        };
+        facts.swap = vec![area("temporary", 8 << 10, 1024), area("zram", 64 << 10, 0)];
+        facts.vmstat.push(("pswpout".to_string(), 12));
+        facts.vmstat.push(("pswpin".to_string(), 3));
+        let line = "  swap        temporary 8 MiB, zram 64 MiB; 1 MiB in use at the end; \
+                    12 pages out, 3 in; policy two-list\n";
+        let text = text(&facts);
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

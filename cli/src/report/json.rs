@@ -1,6 +1,6 @@
 //! The report for tools: one JSON object. Its fields are stable.
 
-use super::{Exit, Facts, Slab, Zone};
+use super::{Exit, Facts, Slab, Swap, Zone};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
@@ -14,6 +14,8 @@ struct Document<'a> {
     vmstat: Pairs<'a>,
     buddyinfo: Vec<ZoneFields<'a>>,
     slabinfo: Vec<SlabFields<'a>>,
+    swap: Vec<SwapFields<'a>>,
+    policy: &'a str,
     frames_leaked: u64,
     elapsed_ns: u64,
 }
@@ -48,6 +50,25 @@ struct SlabFields<'a> {
     pagesperslab: u64,
     active_slabs: u64,
     num_slabs: u64,
+}
+
+#[derive(Serialize)]
+struct SwapFields<'a> {
+    name: &'a str,
+    size_kb: u64,
+    used_kb: u64,
+    priority: i16,
+}
+
+impl<'a> From<&'a Swap> for SwapFields<'a> {
+    fn from(area: &'a Swap) -> Self {
+        Self {
+            name: &area.name,
+            size_kb: area.size_kb,
+            used_kb: area.used_kb,
+            priority: area.priority,
+        }
+    }
 }
 
 /// An object whose keys keep the order of the list.
@@ -110,6 +131,8 @@ pub(super) fn text(facts: &Facts) -> String {
         vmstat: Pairs(&facts.vmstat),
         buddyinfo: facts.buddyinfo.iter().map(ZoneFields::from).collect(),
         slabinfo: facts.slabinfo.iter().map(SlabFields::from).collect(),
+        swap: facts.swap.iter().map(SwapFields::from).collect(),
+        policy: facts.policy,
         frames_leaked: facts.frames_leaked,
         elapsed_ns: facts.elapsed_ns,
     };
@@ -142,6 +165,8 @@ mod tests {
             "vmstat",
             "buddyinfo",
             "slabinfo",
+            "swap",
+            "policy",
             "frames_leaked",
             "elapsed_ns",
         ];
@@ -154,6 +179,23 @@ mod tests {
         assert_eq!(value["vmstat"]["pgfault"], 1000);
         assert_eq!(value["buddyinfo"][0]["zone"], "DMA32");
         assert_eq!(value["slabinfo"][0]["name"], "vm_area_struct");
+    }
+
+    #[test]
+    fn swap_areas_have_the_columns_of_proc_swaps() {
+        let mut facts = sample();
+        facts.swap.push(Swap {
+            name: "zram".to_string(),
+            size_kb: 65_536,
+            used_kb: 12,
+            priority: -2,
+        });
+        let value: Value = serde_json::from_str(&text(&facts)).unwrap();
+        let area = serde_json::json!(
+            {"name": "zram", "size_kb": 65_536, "used_kb": 12, "priority": -2}
+        );
+        assert_eq!(value["swap"], serde_json::json!([area]));
+        assert_eq!(value["policy"], "two-list");
     }
 
     #[test]

@@ -49,6 +49,16 @@ pub(crate) struct Slab {
     pub(crate) num_slabs: u64,
 }
 
+/// One swap area, in the columns of `/proc/swaps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Swap {
+    pub(crate) name: String,
+    pub(crate) size_kb: u64,
+    /// At the end of the first process.
+    pub(crate) used_kb: u64,
+    pub(crate) priority: i16,
+}
+
 /// Everything that a report tells.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -62,6 +72,8 @@ pub(crate) struct Facts {
     pub(crate) vmstat: Vec<(String, u64)>,
     pub(crate) buddyinfo: Vec<Zone>,
     pub(crate) slabinfo: Vec<Slab>,
+    pub(crate) swap: Vec<Swap>,
+    pub(crate) policy: &'static str,
     /// The most that one address space had resident at once.
     pub(crate) peak_bytes: u64,
     pub(crate) frames_leaked: u64,
@@ -150,6 +162,8 @@ pub(crate) fn sample() -> Facts {
             active_slabs: 0,
             num_slabs: 1,
         }],
+        swap: Vec::new(),
+        policy: "two-list",
         peak_bytes: 8 << 20,
         frames_leaked: 0,
         leaks: Vec::new(),

@@ -71,6 +71,7 @@ impl Options {
 fn main() {
     let options = Options::read();
     let mut tests = long::programs();
+    tests.extend(pressure::long());
     tests.extend(pressure::programs());
     tests.extend(list::programs());
     tests.extend(scenarios::tests());

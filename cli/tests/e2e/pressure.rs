@@ -47,6 +47,22 @@ print(h.hexdigest())
         .ram("24M")
         .options("--swap 256M")
         .seconds(120),
+        // Aging dropped translations of pages that the host was about to fill: EFAULT.
+        scripted(
+            "swap_blocked_read_keeps_its_buffer",
+            "python3",
+            "blocked_reader.py",
+            "",
+        )
+        .needs(&["python3"])
+        .ram("24M")
+        .options("--swap zram:256M --policy mglru")
+        .seconds(120),
+        scripted("swap_redis_save", "bash", "redis_values.sh", "6000")
+            .needs(&["bash", "python3", "redis-server", "redis-cli"])
+            .ram("20M")
+            .options("--swap zram:128M --policy mglru")
+            .seconds(200),
         bash(
             "swap_sqlite_index",
             "sqlite3 big.db \"CREATE TABLE t(a, b); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 \
@@ -67,5 +83,42 @@ print(h.hexdigest())
         .ram("24M")
         .options("--swap 128M")
         .seconds(200),
+    ]
+}
+
+/// The same with more of everything.
+pub(crate) fn long() -> Vec<Test> {
+    vec![
+        scripted(
+            "swap_sort_200_megabytes",
+            "python3",
+            "../../../examples/sort_big.py",
+            "200",
+        )
+        .needs(&["python3"])
+        .ram("64M")
+        .options("--swap 512M")
+        .seconds(900)
+        .long(),
+        scripted("swap_redis_four_times_ram", "bash", "redis_values.sh", "40000")
+            .needs(&["bash", "python3", "redis-server", "redis-cli"])
+            .ram("24M")
+            .options("--swap 512M")
+            .seconds(900)
+            .long(),
+        bash(
+            "swap_sqlite_index_four_times_ram",
+            "sqlite3 big.db \"PRAGMA journal_mode = off; PRAGMA synchronous = off; CREATE TABLE t(a, b); \
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000) INSERT \
+             INTO t SELECT i * 7919 % 500009, printf('%032d', i * 104729 % 500009) FROM n;\"; \
+             sqlite3 big.db \"PRAGMA cache_size = -200000; PRAGMA temp_store = memory; CREATE INDEX x ON \
+             t(b, a); SELECT count(*), sum(a), min(b), max(b) FROM t; SELECT a FROM t ORDER BY b LIMIT 5; \
+             PRAGMA integrity_check;\"",
+        )
+        .needs(&["bash", "sqlite3"])
+        .ram("20M")
+        .options("--swap 512M")
+        .seconds(1200)
+        .long(),
     ]
 }

@@ -5,13 +5,15 @@ use std::fs;
 use std::path::Path;
 
 /// The fields that are promised.
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 10] = [
     "exit",
     "machine",
     "meminfo",
     "vmstat",
     "buddyinfo",
     "slabinfo",
+    "swap",
+    "policy",
     "frames_leaked",
     "elapsed_ns",
 ];

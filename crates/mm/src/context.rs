@@ -3,7 +3,7 @@
 use crate::MmError;
 use crate::backing::{VmBacking, is_shmem};
 use crate::host::Shrinker;
-use crate::mm::{Area, RssKind, UserLeaf};
+use crate::mm::{Area, KernelMappings, LocalMappings, RssKind, UserLeaf};
 use crate::spaces::SpaceTable;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vellum_collections::RadixNode;
@@ -49,6 +49,8 @@ pub struct MmContext<'m, M: Machine> {
     pub(crate) reclaim: &'m Reclaim<'m>,
     pub(crate) shrinker: &'m dyn Shrinker,
     pub(crate) caches: MmCaches<'m>,
+    pub(crate) vmalloc: KernelMappings<'m, M>,
+    pub(crate) local: Option<LocalMappings<'m, M>>,
     pub(crate) zero_page: Pfn,
     pub(crate) max_map_count: usize,
     pub(crate) spaces: SpaceTable<'m>,
@@ -75,6 +77,10 @@ pub struct MmParts<'m, M: Machine> {
     pub shrinker: &'m dyn Shrinker,
     /// The object caches.
     pub caches: MmCaches<'m>,
+    /// The kernel half, which all address spaces share.
+    pub vmalloc: KernelMappings<'m, M>,
+    /// For a machine whose direct map does not cover all of RAM.
+    pub local: Option<LocalMappings<'m, M>>,
     /// All `anon_vma`s.
     pub anon_table: &'m AnonTable<'m>,
     /// `vm.max_map_count`.
@@ -105,6 +111,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
             reclaim: parts.reclaim,
             shrinker: parts.shrinker,
             caches: parts.caches,
+            vmalloc: parts.vmalloc,
+            local: parts.local,
             zero_page,
             max_map_count: parts.max_map_count as usize,
             spaces: SpaceTable::new(),
@@ -114,11 +122,24 @@ impl<'m, M: Machine> MmContext<'m, M> {
         })
     }
 
-    /// Gives the zero page back: the end of the context.
-    pub fn shutdown(self) -> PageCache<'m> {
+    /// Gives back the zero page and the kernel's page tables: the end of the context. Address spaces
+    /// must be gone. Returns what is left: the page cache, and how many areas of vmalloc are in use,
+    /// which keep their frames.
+    pub fn shutdown(mut self) -> (PageCache<'m>, usize) {
         self.page(self.zero_page).set_state(PageState::Allocated);
         self.source.free_pages(self.zero_page);
-        self.cache
+        let areas = self.vmalloc.shutdown().err().unwrap_or(0);
+        (self.cache, areas)
+    }
+
+    /// True if some frames lie above the direct map: pages of programs may, those of files do not.
+    pub const fn has_high_memory(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// Kernel mappings: vmalloc, and the half of the page tables that all address spaces share.
+    pub const fn vmalloc(&self) -> &KernelMappings<'m, M> {
+        &self.vmalloc
     }
 
     /// The machine.

@@ -39,8 +39,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     ) -> Result<usize, MmError> {
         let len = to.len() as u64;
         let read = self.for_each_page(mapping, offset, len, |phys, done, piece| {
-            self.ram
-                .read_bytes(phys, &mut to[done as usize..(done + piece) as usize]);
+            self.read_bytes(phys, &mut to[done as usize..(done + piece) as usize]);
             Ok(piece)
         })?;
         Ok(read as usize)
@@ -109,7 +108,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 Access::Write => (phys + done, page),
                 _ => (page, phys + done),
             };
-            self.ram.copy_bytes(to, from, piece);
+            self.copy_bytes(to, from, piece);
             done += piece;
         })?;
         if copied == 0 && len > 0 {

@@ -104,6 +104,14 @@ impl<'m, M: Machine> MmContext<'m, M> {
                     let frame = frames.get((area.page_index(va) - first) as usize);
                     let same = has_frame(pte) && frame == Some(&pte.pfn());
                     if same && pte.flags().intersects(PteFlags::WRITE | PteFlags::DIRTY) {
+                        // Running I/O may store there at any time, and cannot fault.
+                        if self.machine.is_pinned(space, va) {
+                            mapping.mark_dirty(&self.cache, area.page_index(va));
+                            if let Some(range) = changed.take() {
+                                self.machine.wrprotect_range(space, range);
+                            }
+                            continue;
+                        }
                         clear_bits(&leaf, va, PteFlags::WRITE | PteFlags::DIRTY);
                         let start = changed.map_or(va, |range| range.start());
                         changed = VirtRange::new(start, va + PAGE_SIZE);

@@ -185,23 +185,42 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Clears the accessed bits of one space and reports the pages that had one.
     fn age_space(&self, space: SpaceId, inner: &mut MmInner<'m>, young: &mut dyn FnMut(Pfn)) {
         let by_hardware = self.machine.features().hw_access_dirty;
-        let mut gather = self.gather(space);
+        // What the next flush drops. It may reach over pages that were not used, which have no
+        // translation, but not over one that must stay: hence no gather, which may drop all.
+        let mut stale: Option<VirtRange> = None;
+        let flush = |stale: &mut Option<VirtRange>| {
+            if let Some(range) = stale.take() {
+                self.machine.flush_tlb_range(space, range);
+            }
+        };
         for (leaf, part) in inner.table.leaves(inner.user_range()) {
             for va in part.pages() {
                 let pte = leaf.get(va);
-                if !pte.is_present() || !pte.is_accessed() || is_zero_entry(pte) {
+                if !pte.is_present() {
                     continue;
                 }
-                young(pte.pfn());
+                let ages = pte.is_accessed() && !is_zero_entry(pte);
+                if ages {
+                    young(pte.pfn());
+                }
                 // What I/O uses at this moment must keep its translation.
                 if !by_hardware && self.machine.must_stay(space, va) {
+                    flush(&mut stale);
+                    continue;
+                }
+                if !ages {
                     continue;
                 }
                 clear_bits(&leaf, va, PteFlags::ACCESSED);
-                if !by_hardware && let Some(range) = VirtRange::from_len(va, PAGE_SIZE) {
-                    gather.note_flush(range);
+                if !by_hardware {
+                    let start = stale.map_or(va, |range| range.start());
+                    stale = VirtRange::new(start, va + PAGE_SIZE);
                 }
             }
+        }
+        if !by_hardware {
+            flush(&mut stale);
+            self.machine.flush_wait(space);
         }
     }
 }
@@ -262,7 +281,9 @@ impl<M: Machine> ReclaimHost for MmContext<'_, M> {
     }
 
     fn shrink_caches(&self, target: u64) -> u64 {
-        let freed = self.shrinker.shrink(target);
+        // Frames of vmalloc wait for a flush: now is the time.
+        let purged = self.vmalloc.purge();
+        let freed = purged + self.shrinker.shrink(target);
         freed + self.cache.shrink_shadows(target.saturating_sub(freed))
     }
 }

@@ -53,6 +53,11 @@
 //! fail, then what cannot. For want of a frame an operation goes back to its outermost method, which
 //! holds no lock, reclaims, and does it again. Signals are outcomes, not errors.
 //!
+//! # High memory
+//! Where the direct map does not cover all of RAM, programs' private pages may lie above it: they are zeroed
+//! and copied by [`LocalMappings`], slots of this CPU. Pages of files stay below, for stores reach them by
+//! the direct map. All address spaces share the kernel half of [`KernelMappings`], a copy of its root entries.
+//!
 //! # What this does not do
 //! It does not choose what is reclaimed: it answers what `reclaim` asks of its host. No huge user pages,
 //! no overcommit accounting, no memory policies of programs.
@@ -71,6 +76,7 @@ mod error;
 mod fault;
 mod file_io;
 mod file_map;
+mod highmem;
 mod host;
 mod migrate;
 mod mm;
@@ -91,7 +97,7 @@ pub use context::{MmCaches, MmContext, MmParts};
 pub use error::MmError;
 pub use fault::{FaultInfo, FaultOutcome, SegvCode};
 pub use host::Shrinker;
-pub use mm::{Area, Limits, Mm, MmLayout, MmRef, MmStats, Rss};
+pub use mm::{Area, KernelMappings, Limits, LocalMappings, Mm, MmLayout, MmRef, MmStats, Rss};
 pub use ops::{FileRef, MmapRequest};
 pub use shmem::{ShmemStore, ShmemSwap};
 pub use validate::AreaUsage;

@@ -17,7 +17,7 @@ use crate::context::MmContext;
 use vellum_machine::Machine;
 use vellum_page::{AllocRequest, Page, PageFlags, PageState};
 use vellum_page_table::{Pte, PteFlags};
-use vellum_types::{Order, Pfn};
+use vellum_types::{GfpFlags, Order, Pfn};
 
 /// Flags that a page takes with it.
 const KEPT: PageFlags = PageFlags::DIRTY
@@ -36,7 +36,10 @@ impl<'m, M: Machine> MmContext<'m, M> {
             return false;
         }
         let page = self.page(old);
-        let request = AllocRequest::user_opportunistic(Order::ZERO);
+        let mut request = AllocRequest::user_opportunistic(Order::ZERO);
+        if page.state() == PageState::File && self.local.is_some() {
+            request.gfp = request.gfp.difference(GfpFlags::HIGHMEM);
+        }
         let moved = page.try_lock() && {
             let moved = match self.source.alloc_pages(request) {
                 Ok(new) => {
@@ -65,7 +68,8 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let page = self.page(old);
         match page.state() {
             PageState::Anon => self.migrate_anon(page, old, new),
-            PageState::File => self.migrate_file(page, old, new),
+            // Stores read and write there.
+            PageState::File if self.ram.covers(new) => self.migrate_file(page, old, new),
             _ => return false,
         }
         if self.page(new).refcount() > 1 {
@@ -79,7 +83,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Makes `new` a private page like `old`, without entries.
     fn copy_anon(&self, page: &Page, old: Pfn, new: Pfn) {
         let copy = self.page(new);
-        self.ram.copy_page(new, old);
+        self.copy_page(new, old);
         copy.set_owner(page.owner());
         copy.set_index(page.index());
         copy.set_mapcount(0);

@@ -6,13 +6,16 @@ use vellum_machine::{LockRank, SpinGuard, SpinLock};
 use vellum_object::KArc;
 use vellum_page::PageState;
 use vellum_page_table::{LeafTable, PageTable, X86_64FourLevel};
-use vellum_types::{PAGE_SIZE, Pfn, SpaceId, VirtAddr, VirtRange, VmFlags};
+use vellum_types::{PAGE_SIZE, Pfn, SpaceId, VirtRange, VmFlags};
 use vellum_vma::VmaSet;
+use vellum_vmalloc::{KmapLocal, Vmalloc};
 
 /// The page tables of user programs.
 pub(crate) type UserTable<'m> = PageTable<'m, X86_64FourLevel>;
-/// Where the half of programs ends in their format; above it the root is the machine's.
-pub(crate) const USER_END: VirtAddr = VirtAddr::new(1 << 47);
+/// The kernel's own, in the same format: the half above programs is that of all address spaces.
+pub type KernelMappings<'m, M> = Vmalloc<'m, M, X86_64FourLevel>;
+/// Addresses for frames above the direct map, for the time of a copy.
+pub type LocalMappings<'m, M> = KmapLocal<'m, M, X86_64FourLevel>;
 /// One of their last-level tables.
 pub(crate) type UserLeaf<'m> = LeafTable<'m, X86_64FourLevel>;
 /// The areas of an address space.

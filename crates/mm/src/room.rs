@@ -106,6 +106,10 @@ impl<M: Machine> MmContext<'_, M> {
     /// # Errors
     /// NoFrames: there is nothing left that could go.
     fn reclaim_or_fail(&self) -> Result<(), MmError> {
+        // Frames of vmalloc that only wait for a flush cost nobody anything.
+        if self.vmalloc.purge() > 0 {
+            return Ok(());
+        }
         if self.only_working_set_left() {
             return Err(MmError::NoFrames);
         }

@@ -129,8 +129,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let mut done = 0;
         let result =
             self.user_segments(mm, from, to.len() as u64, Access::Read, &mut |phys, len| {
-                self.ram
-                    .read_bytes(phys, &mut to[done..done + len as usize]);
+                self.read_bytes(phys, &mut to[done..done + len as usize]);
                 done += len as usize;
             });
         if result.is_ok() && done == to.len() {
@@ -152,7 +151,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
             from.len() as u64,
             Access::Write,
             &mut |phys, len| {
-                self.ram.write_bytes(phys, &from[done..done + len as usize]);
+                self.write_bytes(phys, &from[done..done + len as usize]);
                 done += len as usize;
             },
         );

@@ -7,12 +7,15 @@ use vellum_collections::{Mark, RadixNode, RadixTree};
 use vellum_machine::{DirectMap, LockRank, SpinLock, Trace, VmItem, VmStat};
 use vellum_object::{KArc, ObjectCache};
 use vellum_page::{AllocRequest, Memmap, Page, PageFlags, PageSource};
-use vellum_types::{FileId, Order, OutOfMemory, Pfn, SwapEntry};
+use vellum_types::{FileId, GfpFlags, Order, OutOfMemory, Pfn, SwapEntry};
 
 /// The page cache of one system.
 pub struct PageCache<'m> {
     pub(crate) store: &'m dyn BackingStore,
     pub(crate) source: &'m dyn PageSource,
+    /// What frames of files are asked for with: those that have an address, for a store reads and
+    /// writes there. Linux: `mapping_gfp_mask`, which is `GFP_USER` for such file systems.
+    pub(crate) gfp: GfpFlags,
     pub(crate) vmstat: &'m VmStat,
     pub(crate) trace: Trace<'m>,
     pub(crate) ram: DirectMap<'m>,
@@ -67,9 +70,16 @@ impl<'m> PageCache<'m> {
             last_id: 0,
             hand: 0,
         };
+        let span = source.memmap().span();
+        let all_low = source.ram().covers(span.start() + (span.len() - 1));
         Self {
             store,
             source,
+            gfp: if all_low {
+                GfpFlags::HIGHUSER_MOVABLE
+            } else {
+                GfpFlags::HIGHUSER_MOVABLE.difference(GfpFlags::HIGHMEM)
+            },
             vmstat,
             trace,
             ram: source.ram(),
@@ -333,10 +343,10 @@ impl<'m> PageCache<'m> {
         while got < out.len() {
             let left = (out.len() - got) as u64;
             let order = Order::for_pages(left).unwrap_or(Order::MAX).min(cap);
-            let Ok(block) = self
-                .source
-                .alloc_pages(AllocRequest::user_opportunistic(order))
-            else {
+            let Ok(block) = self.source.alloc_pages(AllocRequest::new(
+                order,
+                self.gfp | GfpFlags::NORETRY | GfpFlags::NOWARN,
+            )) else {
                 match order.down() {
                     Some(smaller) => cap = smaller,
                     None => break,

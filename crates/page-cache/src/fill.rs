@@ -146,7 +146,7 @@ impl<'m> Mapping<'m> {
     fn read_single(&self, cache: &PageCache<'m>, index: u64) -> Result<(Pfn, bool), CacheError> {
         let frame = cache
             .source
-            .alloc_pages(AllocRequest::user_movable(Order::ZERO))?;
+            .alloc_pages(AllocRequest::new(Order::ZERO, cache.gfp))?;
         if let Err(error) = self.read_frames(cache, index, &[frame]) {
             cache.free_frames(&[frame]);
             return Err(error.into());
@@ -193,7 +193,7 @@ impl<'m> Mapping<'m> {
         }
         let frame = cache
             .source
-            .alloc_pages(AllocRequest::user_movable(Order::ZERO))?;
+            .alloc_pages(AllocRequest::new(Order::ZERO, cache.gfp))?;
         cache.ram.fill_pages(frame, 1, 0);
         let inserted = self.insert(cache, index, &[frame], index, |_| u64::MAX);
         let missing = inserted

@@ -168,8 +168,15 @@ impl<'m> Mapping<'m> {
         let mut hits = 0;
         for (index, pfn) in pages.tree.pages(first, last) {
             self.memmap.page(pfn).get();
+            // Reading around pages that are evicted again and again is in vain, however often
+            // they are found: they say nothing for it. Linux does the same.
+            let evicted = self
+                .memmap
+                .page(pfn)
+                .flags()
+                .contains(PageFlags::WORKINGSET);
             each(index, pfn);
-            hits += 1;
+            hits += u32::from(!evicted);
         }
         pages.readahead.hits(hits);
     }

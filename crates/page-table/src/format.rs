@@ -222,10 +222,8 @@ impl Format for X86TwoLevel {
     const ENTRY_BYTES: u64 = 4;
     const MAX_HUGE_LEVEL: u8 = 1;
     const HAS_NX: bool = false;
-    const TABLE_GFP: GfpFlags = GfpFlags::KERNEL
-        .union(GfpFlags::ZERO)
-        .union(GfpFlags::DMA32);
-
+    // A kernel with this format has its low memory below 896 MiB, and DMA32 would mean DMA there.
+    const TABLE_GFP: GfpFlags = GfpFlags::KERNEL.union(GfpFlags::ZERO);
     const SWAP_SLOTS: u32 = 1 << 24;
 
     fn encode(pte: Pte) -> u64 {
@@ -287,10 +285,8 @@ impl Format for X86Pae {
     const ENTRY_BYTES: u64 = 8;
     const MAX_HUGE_LEVEL: u8 = 1;
     const HAS_NX: bool = true;
-    // CR3 has 32 bits in this mode.
-    const TABLE_GFP: GfpFlags = GfpFlags::KERNEL
-        .union(GfpFlags::ZERO)
-        .union(GfpFlags::DMA32);
+    // CR3 has 32 bits in this mode; low memory lies below 896 MiB.
+    const TABLE_GFP: GfpFlags = GfpFlags::KERNEL.union(GfpFlags::ZERO);
 
     fn link_flags(level: u8) -> PteFlags {
         // Write, user, accessed and dirty are reserved in the four root entries.

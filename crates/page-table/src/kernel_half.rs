@@ -30,7 +30,7 @@ impl<'m, F: Format> PageTable<'m, F> {
     }
 
     /// An empty root whose kernel half is that of `kernel`: its root entries are copied, and what
-    /// is mapped below them later is seen here too. Costs one store for each root entry.
+    /// is mapped below them later is seen here too. Costs a copy of half a root, at most 2 KiB.
     ///
     /// # Errors
     /// Out of memory.
@@ -43,37 +43,14 @@ impl<'m, F: Format> PageTable<'m, F> {
         let mut this = Self::new(source, vmstat, owner)?;
         this.kernel_start = kernel.kernel_start;
         this.own_end = kernel.kernel_start;
-        for index in this.shared_entries() {
-            let pte = F::load(kernel.ram, kernel.root, index);
-            if !pte.is_none() {
-                F::store(this.ram, this.root, index, pte);
-            }
+        // Nobody walks the new root yet, and who changes the kernel's needs `&mut`: plain bytes will do.
+        let shared = this.shared_entries();
+        let at = shared.start * F::ENTRY_BYTES;
+        let bytes = shared.end * F::ENTRY_BYTES - at;
+        if bytes > 0 {
+            let (to, from) = (this.root.addr() + at, kernel.root.addr() + at);
+            this.ram.copy_bytes(to, from, bytes);
         }
-        Ok(this)
-    }
-
-    /// An empty root of which only what lies below `end` is this table's own. What the root holds
-    /// from there on is the machine's business: it is neither looked at nor freed. For a machine
-    /// that fills the kernel half of each root itself.
-    ///
-    /// # Errors
-    /// Out of memory.
-    ///
-    /// # Panics
-    /// If `end` is not at a boundary between two root entries.
-    pub fn new_below(
-        source: &'m dyn PageSource,
-        vmstat: &'m VmStat,
-        owner: u32,
-        end: VirtAddr,
-    ) -> Result<Self, OutOfMemory> {
-        assert!(
-            end.as_u64().is_multiple_of(F::span(F::LEVELS - 1)),
-            "the kernel half begins at a root entry"
-        );
-        let mut this = Self::new(source, vmstat, owner)?;
-        this.kernel_start = end;
-        this.own_end = end;
         Ok(this)
     }
 

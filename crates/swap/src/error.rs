@@ -16,6 +16,8 @@ pub enum SwapError {
     OutOfMemory,
     /// No such area: EINVAL.
     NoArea,
+    /// There is memory above the direct map, where a device cannot read or write: EINVAL.
+    HighMemory,
     /// Slots are in use; their content would be lost: EBUSY.
     Busy {
         /// How many.
@@ -35,6 +37,7 @@ impl fmt::Display for SwapError {
             Self::TooManyAreas => f.write_str("too many swap areas"),
             Self::TooSmall => f.write_str("swap area without a usable slot"),
             Self::BadSlot(slot) => write!(f, "bad slot {slot} is beyond the swap area"),
+            Self::HighMemory => f.write_str("swap needs all memory in the direct map"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::NoArea => f.write_str("no such swap area"),
             Self::Busy { used } => write!(f, "{used} slots of the swap area are in use"),

@@ -2,21 +2,28 @@
 
 use crate::System;
 use crate::pressure::{NodeMarks, Shrinkers};
-use vellum_machine::{Machine, MemoryKind, MemoryRegion, Trace, VmStat};
+use vellum_machine::{Machine, MemoryKind, MemoryRegion, PerCpuSlot, Trace, VmStat};
 use vellum_memblock::{MemBlock, MemBlockError};
-use vellum_mm::{MmCaches, MmContext, MmParts, ShmemStore, ShmemSwap};
-use vellum_page::{place, place_slice};
+use vellum_mm::{
+    KernelMappings, LocalMappings, MmCaches, MmContext, MmParts, ShmemStore, ShmemSwap,
+};
+use vellum_page::{PageSource as _, place, place_slice};
 use vellum_page_alloc::{BootParts, PageAllocator, ZoneProfile, place_at_boot};
 use vellum_page_cache::{BackingStore, PageCache};
+use vellum_page_table::X86_64FourLevel;
 use vellum_reclaim::{LruNode, Nodes as _, PolicyKind, Reclaim};
 use vellum_rmap::{AnonTable, RmapCaches};
 use vellum_slab::SlabAllocator;
 use vellum_swap::Swap;
 use vellum_types::OutOfMemory;
 use vellum_vma::VmaCaches;
+use vellum_vmalloc::{KernelLayout, KmapDepth};
 
 /// The least RAM, in bytes, that boots and leaves room for a program.
 pub const MIN_RAM: u64 = 4 << 20;
+
+/// Bytes of kernel addresses for vmalloc: what one table below the root translates.
+const VMALLOC_BYTES: u64 = 512 << 30;
 
 /// Choices at boot.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +92,12 @@ impl From<OutOfMemory> for BootError {
     fn from(_: OutOfMemory) -> Self {
         Self::OutOfMemory
     }
+}
+
+/// True if some frame lies above the direct map.
+fn has_high_memory(pages: &PageAllocator<'_>) -> bool {
+    let span = pages.memmap().span();
+    !pages.ram().covers(span.start() + (span.len() - 1))
 }
 
 /// Usable memory first, then what is reserved: the order of the map does not matter.
@@ -170,14 +183,29 @@ impl<'m, M: Machine> System<'m, M> {
         )
         .with_swap(place(pages, ShmemSwap(swap))?);
         let shrinker = place(pages, Shrinkers { pages, slab })?;
+        let areas = slab.typed_box("vmap_area")?;
+        let depths = match has_high_memory(pages) {
+            true => Some(place_slice(pages, machine.cpus().len().into(), |_| {
+                PerCpuSlot::new(KmapDepth::NONE)
+            })?),
+            false => None,
+        };
         slab.shrink();
         let free_at_boot = pages.nr_free_pages();
+        let layout = KernelLayout::x86_64::<X86_64FourLevel>(VMALLOC_BYTES, machine.cpus().len());
+        let vmalloc = KernelMappings::boot(machine, reclaim, vmstat, layout, areas)?;
+        let local = match depths {
+            Some(depths) => Some(LocalMappings::new(&vmalloc, depths)?),
+            None => None,
+        };
         let context = MmContext::new(MmParts {
             machine,
             vmstat,
             trace: config.trace,
             cache,
             caches,
+            vmalloc,
+            local,
             swap,
             reclaim,
             shrinker,

@@ -8,6 +8,7 @@
 //!                              │
 //!                              └▶ PageAllocator (memmap, nodes, zones, per-CPU lists)
 //!                                     ├▶ SlabAllocator ─▶ caches by name
+//!                                     ├▶ Vmalloc: the kernel's page tables
 //!                                     └▶ Reclaim ─▶ Swap ─▶ PageCache ─▶ MmContext ─▶ System
 //! ```
 //!
@@ -28,7 +29,7 @@
 //!
 //! # What this does not do
 //! No tasks, no files, no time: those are the machine's. It starts no thread; a machine calls
-//! [`System::housekeeping`] where it holds no lock.
+//! [`System::housekeeping`] where it holds no lock. No swap where memory lies above the direct map.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -46,6 +46,7 @@ impl<M: Machine> System<'_, M> {
             (item(VmItem::NrActiveAnon), item(VmItem::NrInactiveAnon));
         let (active_file, inactive_file) =
             (item(VmItem::NrActiveFile), item(VmItem::NrInactiveFile));
+        let kernel = self.vmalloc().stats();
         let (mut swap_total, mut swap_free) = (0, 0);
         self.swaps(&mut |area, _| {
             swap_total += kb(area.usable.into());
@@ -84,9 +85,10 @@ impl<M: Machine> System<'_, M> {
                 ("Bounce", 0),
                 ("CommitLimit", total / 2),
                 ("Committed_AS", anon + shmem),
-                ("VmallocTotal", 34_359_738_367),
-                ("VmallocUsed", 0),
-                ("VmallocChunk", 0),
+                ("VmallocTotal", kernel.total / 1024),
+                ("VmallocUsed", kernel.used / 1024),
+                // Linux says 0 since 4.4, for it would have to search; here it is known.
+                ("VmallocChunk", kernel.chunk / 1024),
             ],
         }
     }

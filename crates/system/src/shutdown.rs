@@ -19,6 +19,8 @@ pub struct Leaks {
     pub objects: u64,
     /// The cache with the most of them.
     pub worst_cache: Option<&'static str>,
+    /// Areas of vmalloc that are still in use, and keep their frames.
+    pub areas: usize,
 }
 
 impl<'m, M: Machine> System<'m, M> {
@@ -28,13 +30,15 @@ impl<'m, M: Machine> System<'m, M> {
         let (pages, slab, before) = (self.pages(), self.slab(), self.free_at_boot());
         self.cache().drop_all();
         self.swapoff_all();
-        drop(self.into_context().shutdown());
+        let (cache, areas) = self.into_context().shutdown();
+        drop(cache);
         slab.shrink();
         let mut leaks = Leaks {
             frames: before.saturating_sub(pages.nr_free_pages()),
             first: [None; NAMED],
             objects: 0,
             worst_cache: None,
+            areas,
         };
         let mut most = 0;
         // The caches themselves are objects of the cache of caches, and stay.

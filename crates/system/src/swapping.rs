@@ -23,6 +23,9 @@ impl<'m, M: Machine> System<'m, M> {
     /// # Errors
     /// See [`SwapError`].
     pub fn swapon(&self, device: &'m dyn SwapDevice, area: SwapArea<'_>) -> Result<u8, SwapError> {
+        if self.has_high_memory() {
+            return Err(SwapError::HighMemory);
+        }
         let device = self.keep_for_good(|| {
             let source = self.pages();
             let device: &'m dyn SwapDevice = if area.check {
@@ -48,6 +51,9 @@ impl<'m, M: Machine> System<'m, M> {
         limit: u64,
         on: SwapOn<'_>,
     ) -> Result<u8, SwapError> {
+        if self.has_high_memory() {
+            return Err(SwapError::HighMemory);
+        }
         let slots = u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
         let device = self.keep_for_good(|| {
             let source = self.pages();

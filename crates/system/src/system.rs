@@ -98,6 +98,7 @@ impl<'m, M: Machine> System<'m, M> {
     pub fn validate_all(&self) -> Result<(), &'static str> {
         self.pages.validate()?;
         self.slab.validate()?;
+        self.context.vmalloc().validate()?;
         self.context.cache().validate()?;
         self.context.swap().validate()?;
         self.context

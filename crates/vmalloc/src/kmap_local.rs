@@ -23,7 +23,7 @@ impl KmapDepth {
 /// to forget a translation. Linux: `kmap_local` of `mm/highmem.c`.
 pub struct KmapLocal<'m, M: Machine, F: Format> {
     machine: &'m M,
-    ram: DirectMap<'m>,
+    pub(crate) ram: DirectMap<'m>,
     memmap: Memmap<'m>,
     direct_map: VirtAddr,
     window: KernelWindow<'m, F>,

@@ -30,7 +30,8 @@
 //!   root entry never changes once it is there: that is why two levels get no huge vmalloc.
 //! * **[`Kmap`]**: a slot for a high frame until the handle is dropped, shared by all who ask for that
 //!   frame. If all slots are in use it fails at once; who can sleep, sleeps and tries again.
-//! * **[`KmapLocal`]**: slots of this CPU, nested, given up in the opposite order; checked.
+//! * **[`KmapLocal`]**: slots of this CPU, nested, given up in the opposite order; checked. On it:
+//!   zeroing and copying of frames that may be high.
 //! * **[`Fixmap`]**: slots with names.
 //!
 //! # States
@@ -76,6 +77,7 @@ mod area;
 mod arena;
 mod fixmap;
 mod frames;
+mod highmem;
 mod info;
 mod kmap;
 mod kmap_local;

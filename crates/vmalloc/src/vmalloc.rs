@@ -173,10 +173,12 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
             Err(error) if self.purge() == 0 => return Err(error.into()),
             Err(_) => frames::take(self.source, self.memmap, pages, gfp)?,
         };
+        let mut zero_later = false;
         if zero {
             for (block, pages) in frames::blocks(self.memmap, first) {
-                if let Some(frames) = PfnRange::from_len(block, pages) {
-                    self.machine.zero_pages(frames);
+                match PfnRange::from_len(block, pages) {
+                    Some(frames) if self.has_address(frames) => self.machine.zero_pages(frames),
+                    _ => zero_later = true,
                 }
             }
         }
@@ -215,7 +217,30 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
             }
             at = at + u64::from(pages) * PAGE_SIZE;
         }
-        self.finish(state, start, AreaKind::Alloc, result)
+        let addr = self.finish(state, start, AreaKind::Alloc, result)?;
+        if zero_later {
+            self.zero_high(addr, pages)?;
+        }
+        Ok(addr)
+    }
+
+    fn has_address(&self, frames: PfnRange) -> bool {
+        let ram = self.source.ram();
+        ram.covers(frames.start()) && ram.covers(frames.start() + (frames.len() - 1))
+    }
+
+    /// Zeroes those pages of a new area that only it gives an address.
+    fn zero_high(&self, addr: VirtAddr, pages: u32) -> Result<(), VmallocError> {
+        let ram = self.source.ram();
+        for page in 0..u64::from(pages) {
+            let at = addr + page * PAGE_SIZE;
+            if self.vmalloc_to_page(at).is_some_and(|pfn| !ram.covers(pfn)) {
+                for offset in (0..PAGE_SIZE).step_by(256) {
+                    self.write(at + offset, &[0; 256])?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Maps `frames` at consecutive kernel addresses. They stay the caller's.
@@ -393,6 +418,13 @@ impl<'m, M: Machine, F: Format> Vmalloc<'m, M, F> {
     fn destroy_tables(&self) {
         let mut gather = TlbGather::new(self.machine, self.source, SpaceId::KERNEL, Trace::OFF);
         self.lock().tables.table.destroy(&mut gather);
+    }
+}
+
+impl<M: Machine, F: Format> Drop for Vmalloc<'_, M, F> {
+    /// Gives back the tables, if [`Vmalloc::shutdown`] has not; frames of areas in use are lost.
+    fn drop(&mut self) {
+        self.destroy_tables();
     }
 }
 

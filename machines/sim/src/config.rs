@@ -2,7 +2,7 @@
 
 use vellum_machine::{MemoryKind, MemoryRegion};
 use vellum_system::ZoneProfile;
-use vellum_types::{NodeId, Order, PhysAddr, PhysRange};
+use vellum_types::{NodeId, Order, Pfn, PhysAddr, PhysRange};
 
 /// When a flush reaches the other CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +50,8 @@ pub struct SimConfig {
     pub distance: fn(NodeId, NodeId) -> u8,
     /// Which frames belong to which kind of zone.
     pub zones: ZoneProfile,
+    /// Where the direct map ends; the core reaches what lies above by kernel mappings alone.
+    pub low_end: PhysAddr,
 }
 
 impl SimConfig {
@@ -79,6 +81,7 @@ impl SimConfig {
             nr_nodes: 1,
             distance: |from, to| if from == to { 10 } else { 20 },
             zones: ZoneProfile::X86_64,
+            low_end: PhysAddr::new(u64::MAX),
         }
     }
 
@@ -149,6 +152,33 @@ impl SimConfig {
     /// The same with these zones, for example those of a 32-bit kernel.
     pub fn zones(self, zones: ZoneProfile) -> Self {
         Self { zones, ..self }
+    }
+    /// The same with `bytes` of RAM in the direct map; what lies above is HIGHMEM.
+    ///
+    /// # Panics
+    /// If that is no whole number of blocks of the largest order, 4 MiB.
+    pub fn low_memory(self, bytes: u64) -> Self {
+        let low_end = PhysAddr::new(bytes);
+        let normal_end = Pfn::containing(low_end).expect("an address of RAM");
+        // Zones end where the largest block does. A small machine has no ZONE_DMA.
+        let largest = Order::MAX.pages();
+        assert!(
+            normal_end.as_u32().is_multiple_of(largest),
+            "part of a block"
+        );
+        let quarter = Pfn::new(normal_end.as_u32() / 4 / largest * largest);
+        let dma_end = ZoneProfile::X86_32.dma_end.min(quarter);
+        let zones = ZoneProfile {
+            dma_end,
+            dma32_end: dma_end,
+            normal_end,
+            ..ZoneProfile::X86_32
+        };
+        Self {
+            low_end,
+            zones,
+            ..self
+        }
     }
     /// The same with `n` CPUs.
     pub fn cpus(self, n: u16) -> Self {

@@ -4,11 +4,12 @@ use crate::config::Refill;
 use crate::failure::Failure;
 use crate::machine::SimMachine;
 use crate::tlb::{Flush, TlbEntry};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use vellum_machine::{
     CpuLocal, Cpus, DirectMap, Features, Fill, Machine, MemoryRegion, TraceEvent, TraceSink,
 };
-use vellum_types::{CpuId, NodeId, PAGE_SIZE, Pfn, Prot, SpaceId, VirtAddr, VirtRange};
+use vellum_types::{CpuId, NodeId, PAGE_SIZE, Pfn, PhysAddr, Prot, SpaceId, VirtAddr, VirtRange};
 
 impl Machine for SimMachine {
     fn memory_map(&self) -> &[MemoryRegion] {
@@ -16,7 +17,8 @@ impl Machine for SimMachine {
     }
 
     fn direct_map(&self) -> DirectMap<'_> {
-        self.ram.direct_map()
+        let all = self.ram.direct_map();
+        all.below(self.config.low_end).unwrap_or(all)
     }
 
     fn features(&self) -> Features {
@@ -106,11 +108,38 @@ impl Machine for SimMachine {
         self.flush(Flush::WriteProtect(space, range));
     }
 
+    fn flush_tlb_kernel_range(&self, range: VirtRange) {
+        let mut state = self.state();
+        state
+            .kernel_tlbs
+            .iter_mut()
+            .for_each(|tlb| drop_range(tlb, range));
+    }
+
+    fn flush_tlb_kernel_local(&self, range: VirtRange) {
+        let current = usize::from(self.current_cpu().0);
+        drop_range(&mut self.state().kernel_tlbs[current], range);
+    }
+
+    fn read_kernel(&self, va: VirtAddr, phys: PhysAddr, out: &mut [u8]) {
+        let at = self.translate_kernel(va, phys);
+        self.ram.direct_map().read_bytes(at, out);
+    }
+
+    fn write_kernel(&self, va: VirtAddr, phys: PhysAddr, bytes: &[u8]) {
+        let at = self.translate_kernel(va, phys);
+        self.ram.direct_map().write_bytes(at, bytes);
+    }
+
     fn flush_wait(&self, space: SpaceId) {
         for tlb in &mut self.state().tlbs {
             tlb.settle(space);
         }
     }
+}
+
+fn drop_range(tlb: &mut HashMap<u64, Pfn>, range: VirtRange) {
+    tlb.retain(|page, _| !range.contains(VirtAddr::from_page_number(*page)));
 }
 
 // SAFETY: simulated CPUs take turns on the thread that owns the machine, so that to the core they are

@@ -21,6 +21,9 @@
 //!   or leaves them to the core.
 //! * [`SimConfig`]: memory map with holes, CPUs, TLB size, [`FlushMode`] (at once, or as late as the
 //!   contract allows), [`Refill`] (a walker as on x86, or only what the core hints, as under `um`).
+//! * **Low memory** ([`SimConfig::low_memory`]): the core gets a direct map of the low part of RAM alone, and
+//!   reaches the rest by kernel mappings. Each CPU remembers what it used of the kernel half until the flush
+//!   there. That half is walked by the core, which hands over what it found; the walker here does not.
 //! * [`Failure`]: a broken promise of the core. It is noted where it happens, and each check asks.
 //! * [`SimHost`]: processes without programs. Each access and each call happens on a CPU that the seed
 //!   chooses; a TLB is emptied now and then. Equal seeds give equal runs.
@@ -40,6 +43,9 @@
 //! `tests/mmu.rs` has tables written by hand. `tests/scenarios.rs` plays every scenario on every kind
 //! of machine, and with every allocation failing. `tests/differential` plays random calls of three
 //! processes against a naive model, and `tests/against_linux.rs` against the kernel below.
+//!
+//! `tests/highmem.rs` plays the scenarios with the pages of programs above the direct map, and fills the
+//! windows of a 32-bit kernel; programs themselves always have the tables of x86-64.
 //!
 //! # What this does not do
 //! CPUs take turns, one operation at a time: races inside the core are not found here. There are no

@@ -41,6 +41,8 @@ pub struct MmuStats {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) tlbs: Vec<Tlb>,
+    /// Of each CPU, what it used of the kernel half since the last flush there: page and frame.
+    pub(crate) kernel_tlbs: Vec<HashMap<u64, Pfn>>,
     pub(crate) roots: HashMap<SpaceId, Pfn>,
     pub(crate) zero_page: Option<Pfn>,
     pub(crate) failures: Vec<Failure>,
@@ -92,6 +94,7 @@ impl SimMachine {
             ram: Ram::new(span),
             state: Mutex::new(State {
                 tlbs,
+                kernel_tlbs: vec![HashMap::new(); usize::from(config.nr_cpus)],
                 roots: HashMap::new(),
                 zero_page: None,
                 failures: Vec::new(),
@@ -235,6 +238,27 @@ impl SimMachine {
                 tlb.defer(flush);
             }
         }
+    }
+
+    /// Where the current CPU goes for a kernel address that the tables lead to `walked`: what it
+    /// remembers wins, and is a failure if it is another frame.
+    pub(crate) fn translate_kernel(&self, va: VirtAddr, walked: PhysAddr) -> PhysAddr {
+        let cpu = self.current_cpu();
+        let now = Pfn::containing(walked).expect("an address of RAM");
+        let mut state = self.state();
+        let tlb = &mut state.kernel_tlbs[usize::from(cpu.0)];
+        let cached = *tlb.entry(va.page_number()).or_insert(now);
+        if cached != now {
+            state.report(Failure::MissingFlush {
+                cpu,
+                space: SpaceId::KERNEL,
+                page: va.page_down(),
+                cached,
+                cached_prot: Prot::READ | Prot::WRITE,
+                walked: Some((now, Prot::READ | Prot::WRITE)),
+            });
+        }
+        cached.addr() + va.page_offset()
     }
 
     /// Translates one access on one CPU, as the MMU does.

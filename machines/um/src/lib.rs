@@ -97,5 +97,5 @@ mod task;
 mod testing;
 mod tlb;
 
-pub use run::{Exit, HostWork, RunConfig, RunError, RunOutcome, run};
+pub use run::{Exit, HostWork, RunConfig, RunError, RunOutcome, SwapUse, run};
 pub use swap::{SwapKind, SwapOpenError, SwapSpec};

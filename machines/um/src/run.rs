@@ -14,6 +14,7 @@ use std::time::Instant;
 use vellum_machine::Trace;
 use vellum_reclaim::{PolicyKind, Reclaim};
 use vellum_system::{BootError, SwapArea, SwapDevice as _, SwapOn};
+use vellum_types::PAGE_SIZE;
 
 /// What to run, and on how much memory.
 #[derive(Clone, Debug)]
@@ -80,6 +81,19 @@ pub struct HostWork {
     pub failures: u64,
 }
 
+/// A swap area as it was at the end: a line of `/proc/swaps`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SwapUse {
+    /// The file, or `zram`.
+    pub name: String,
+    /// Bytes that can be used.
+    pub bytes: u64,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Higher ones are filled first.
+    pub priority: i16,
+}
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct RunOutcome {
@@ -87,6 +101,8 @@ pub struct RunOutcome {
     pub exit: Exit,
     /// The core's counters at the end, before everything was given back.
     pub report: Report,
+    /// The swap areas at the end, before everything was given back.
+    pub swap: Vec<SwapUse>,
     /// What was not given back.
     pub leaks: Leaks,
     /// System calls that were refused or not known: name, how often.
@@ -233,6 +249,19 @@ fn swapon<'m>(
     })
 }
 
+fn swap_use(sys: &System<'_, UmMachine>) -> Vec<SwapUse> {
+    let mut areas = Vec::new();
+    sys.swaps(&mut |area, device| {
+        areas.push(SwapUse {
+            name: device.name().to_owned(),
+            bytes: u64::from(area.usable) * PAGE_SIZE,
+            used_bytes: u64::from(area.used) * PAGE_SIZE,
+            priority: area.priority,
+        });
+    });
+    areas
+}
+
 /// Runs a program to the end of its last process.
 ///
 /// # Errors
@@ -328,6 +357,7 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     // A file that cannot be written any more: its program was told, or did not ask.
     let _ = sys.writeback_all();
     let report = sys.report();
+    let swap = swap_use(&sys);
     let leaks = sys.shutdown();
     let exit = match end {
         _ if crate::launch::asked_to_stop().is_some() => Exit {
@@ -350,6 +380,7 @@ pub fn run(config: &RunConfig<'_>) -> Result<RunOutcome, RunError> {
     Ok(RunOutcome {
         exit,
         report,
+        swap,
         leaks,
         refused_syscalls,
         host,

@@ -50,7 +50,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let start = fault.page.align_down(order.bytes());
         let pages = order.pages();
         if let Some(range) = PfnRange::from_len(frames, pages) {
-            self.machine.zero_pages(range);
+            self.zero_pages(range);
         }
         for n in 0..pages {
             self.install_anon(

@@ -88,7 +88,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
         let request = AllocRequest::user_movable(Order::ZERO);
         let new = OwnedPages::alloc(self.source, request)?.into_pfn();
         if let Some(range) = PfnRange::from_len(new, 1) {
-            self.machine.zero_pages(range);
+            self.zero_pages(range);
         }
         let mut gather = self.gather(mm.space());
         if let Some(range) = VirtRange::from_len(fault.page, PAGE_SIZE) {
@@ -137,7 +137,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
                 .areas
                 .find_containing(va)
                 .map_or(RssKind::Anon, |area| self.rss_kind(area, old));
-            self.ram.copy_page(frames + n, old);
+            self.copy_page(frames + n, old);
             self.install_copy(inner, fault, va, frames + n, anon_vma);
             inner.rss_sub(kind);
             self.rmap_remove(old);

@@ -4,9 +4,7 @@
 use crate::MmError;
 use crate::backing::is_shmem;
 use crate::context::{MmContext, is_zero_entry};
-use crate::mm::{
-    Area, Areas, Limits, Mm, MmInner, MmLayout, MmRef, Rss, RssKind, USER_END, UserTable,
-};
+use crate::mm::{Area, Areas, Limits, Mm, MmInner, MmLayout, MmRef, Rss, RssKind};
 use vellum_machine::Machine;
 use vellum_object::KArc;
 use vellum_page::{AllocRequest, OwnedPages, PageState};
@@ -26,7 +24,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     fn empty_inner(&self, space: SpaceId) -> Result<MmInner<'m>, OutOfMemory> {
         Ok(MmInner {
             areas: Areas::new(self.caches.areas),
-            table: UserTable::new_below(self.source, self.vmstat, space.0, USER_END)?,
+            table: self.vmalloc.new_table(space.0)?,
             rss: Rss::default(),
             hiwater_rss: 0,
             hiwater_vm: 0,
@@ -188,7 +186,7 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// The child's own copy of a page that the parent's I/O holds. Linux: `copy_present_page`.
     fn copy_pinned(&self, pte: Pte, anon_vma: u32) -> Result<Pte, OutOfMemory> {
         let copy = OwnedPages::alloc(self.source, AllocRequest::user_movable(Order::ZERO))?;
-        self.ram.copy_page(copy.pfn(), pte.pfn());
+        self.copy_page(copy.pfn(), pte.pfn());
         let original = self.page(pte.pfn());
         debug_assert_eq!(
             original.state(),

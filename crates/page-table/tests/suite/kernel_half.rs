@@ -186,18 +186,21 @@ fn a_run_ends_with_its_table() {
     leaf.set_run(VirtAddr::from_page_number(511), Pfn::new(1), 2, KERNEL);
 }
 
-/// A machine that fills the upper half of each root itself finds it as it left it, and what hangs
-/// there is not freed with the space.
+/// A machine that puts entries of its own into the upper half of a root finds them as it left them,
+/// and what hangs there is not freed with the space.
 #[test]
 fn the_machines_half_is_left_alone() {
     let ram = HostRam::new(64);
     let (machine, vmstat) = (Recorder::new(ram), VmStat::new());
-    let end = VirtAddr::new(1 << 47);
-    let mut table = PageTable::<X86_64FourLevel>::new_below(ram, &vmstat, 1, end).expect("memory");
+    let mut kernel =
+        PageTable::<X86_64FourLevel>::new_kernel(ram, &vmstat, 0, VirtAddr::new(1 << 47))
+            .expect("memory");
+    let mut table = PageTable::new_sharing(ram, &vmstat, 1, &kernel).expect("memory");
     let foreign = Pte::new(Pfn::new(0x1234), KERNEL);
     X86_64FourLevel::store(ram.ram(), table.root(), 511, foreign);
     table.leaf_or_alloc(VirtAddr::new(0x1000)).expect("memory");
     assert_eq!(table.validate(), Ok(()));
     destroy(&mut table, &machine, ram);
     assert_eq!(table.nr_tables(), 0);
+    destroy(&mut kernel, &machine, ram);
 }

@@ -4,4 +4,4 @@ mod process;
 mod system;
 
 pub use process::{maps, smaps, smaps_rollup, statm, status_memory_lines};
-pub use system::{buddyinfo, meminfo, slabinfo, swaps, vmstat, zoneinfo};
+pub use system::{buddyinfo, meminfo, slabinfo, swaps, vmallocinfo, vmstat, zoneinfo};

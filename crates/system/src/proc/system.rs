@@ -92,6 +92,14 @@ pub fn slabinfo<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt:
     Ok(())
 }
 
+/// `/proc/vmallocinfo`: a line for each area of kernel addresses that vmalloc or vmap gave out.
+///
+/// # Errors
+/// Those of `out`.
+pub fn vmallocinfo<M: Machine>(system: &System<'_, M>, out: &mut dyn Write) -> fmt::Result {
+    system.vmalloc().write_vmallocinfo(out)
+}
+
 /// `/proc/swaps`: a line for each area, kilobytes.
 ///
 /// # Errors

@@ -30,6 +30,7 @@ const OF_MACHINE: &[&str] = &[
     "zoneinfo",
     "slabinfo",
     "swaps",
+    "vmallocinfo",
     "pagetypeinfo",
 ];
 /// Files about a process.
@@ -135,6 +136,7 @@ fn of_machine(engine: &Engine<'_>, name: &str) -> Option<Vec<u8>> {
         "zoneinfo" => proc::zoneinfo(sys, &mut text),
         "slabinfo" => proc::slabinfo(sys, &mut text),
         "swaps" => proc::swaps(sys, &mut text),
+        "vmallocinfo" => proc::vmallocinfo(sys, &mut text),
         _ => return None,
     }
     .ok()?;

@@ -196,9 +196,15 @@ impl Listener {
             number: 0,
             number_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
         };
+        // The host waits until the caller has taken it. A signal would end the wait with the answer
+        // half given, after which there is no other way to give it.
+        let blocked = NoSignals::begin();
         // SAFETY: `add` is of the size that the request number states.
-        if unsafe { libc::ioctl(self.calls.as_raw_fd(), ADD_FD, &raw mut add) } < 0 {
-            return match last_error() {
+        let added = unsafe { libc::ioctl(self.calls.as_raw_fd(), ADD_FD, &raw mut add) };
+        let error = last_error();
+        drop(blocked);
+        if added < 0 {
+            return match error {
                 e if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
                 e => self.answer(call, -i64::from(e.raw_os_error().unwrap_or(libc::EIO))),
             };
@@ -220,6 +226,30 @@ impl Listener {
             error,
             flags: 0,
         })
+    }
+}
+
+/// No signal reaches this thread while it lives.
+struct NoSignals(libc::sigset_t);
+
+impl NoSignals {
+    fn begin() -> Self {
+        // SAFETY: zero is a valid set.
+        let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+        let mut before = all;
+        // SAFETY: `all` outlives the call.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: both sets outlive the call, which cannot fail with this first argument.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+        Self(before)
+    }
+}
+
+impl Drop for NoSignals {
+    fn drop(&mut self) {
+        let before = &raw const self.0;
+        // SAFETY: the set outlives the call, which cannot fail with this first argument.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
     }
 }
 

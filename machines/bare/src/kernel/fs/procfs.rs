@@ -32,6 +32,7 @@ pub(crate) fn text(name: &str) -> Option<Result<Vec<u8>>> {
         "buddyinfo" => proc::buddyinfo(system, &mut out),
         "zoneinfo" => proc::zoneinfo(system, &mut out),
         "slabinfo" => proc::slabinfo(system, &mut out),
+        "vmallocinfo" => proc::vmallocinfo(system, &mut out),
         "swaps" => proc::swaps(system, &mut out),
         "uptime" => {
             let cs = clock::now_ns() / 10_000_000;

@@ -354,6 +354,7 @@ pub(super) fn getdents(fd: i32, to: u64, len: u64) -> Result<u64> {
             "buddyinfo",
             "zoneinfo",
             "slabinfo",
+            "vmallocinfo",
             "stat",
             "uptime",
         ] {
