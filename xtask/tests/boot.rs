@@ -90,8 +90,13 @@ fn passes(name: &str, words: &[&str]) {
     let source = std::fs::read_to_string(programs().join(format!("{name}.c"))).unwrap();
     let program = folder.compile(name, &source);
     let mut all = vec!["--append", "check", "--append", "verbose"];
-    all.extend(words);
+    let (options, arguments) = match words.iter().position(|word| *word == "--") {
+        Some(at) => (&words[..at], &words[at + 1..]),
+        None => (words, &[][..]),
+    };
+    all.extend(options);
     all.extend(["--", &program]);
+    all.extend(arguments);
     let (status, out, err) = boot(&all);
     assert_eq!(status, 0, "{name} {words:?}:\n{out}\n{err}");
 }
@@ -270,6 +275,82 @@ fn two_boots_count_the_same_instructions() {
 fn when_memory_ends_one_process_is_killed_and_the_rest_goes_on() {
     passes("victim", &["--ram", "64M"]);
     passes("victim", &["--ram", "64M", "--smp", "2"]);
+}
+
+/// Boots with memory to swap to.
+const ZRAM: [&str; 4] = ["--ram", "40M", "--swap", "zram:256M"];
+
+#[test]
+fn four_times_ram_is_right_with_swap() {
+    let four_times = ["--", "160"];
+    passes("swapped", &[&ZRAM[..], &four_times].concat());
+    passes(
+        "swapped",
+        &[&ZRAM[..], &["--smp", "2"], &four_times].concat(),
+    );
+    let nodes = ["--smp", "2", "--nodes", "2"];
+    passes("swapped", &[&ZRAM[..], &nodes, &four_times].concat());
+}
+
+#[test]
+fn every_policy_swaps() {
+    for policy in ["linux24", "mglru", "lru"] {
+        let words = ["--policy", policy, "--", "80"];
+        passes("swapped", &[&ZRAM[..], &words].concat());
+    }
+}
+
+#[test]
+fn an_area_or_a_policy_that_is_not_there_is_refused() {
+    if !ready(&[]) {
+        return;
+    }
+    for words in [["--policy", "best"], ["--append", "swap=disk"]] {
+        let (status, out, _) = boot(&[&words[..], &["--", "/not/there"]].concat());
+        assert_eq!((status, out.lines().count()), (127, 1), "{out}");
+        assert!(
+            out.contains("policy=") || out.contains("zram:BYTES"),
+            "{out}"
+        );
+    }
+}
+
+#[test]
+fn each_node_has_its_zones() {
+    if !ready(&["musl-gcc"]) {
+        return;
+    }
+    let folder = Folder::new();
+    let source = "#include <stdio.h>\nint main(int n, char **v) { int c; FILE *f = fopen(v[1], \"r\");\n\
+        if (!f) return 1; while ((c = getc(f)) != EOF) putchar(c); return 0; }";
+    let program = folder.compile("show", source);
+    let words = ["--ram", "128M", "--smp", "2", "--nodes", "2", "--"];
+    let (status, out, err) = boot(&[&words[..], &[&program, "/proc/zoneinfo"]].concat());
+    assert_eq!(status, 0, "{out}{err}");
+    let mut managed = [0; 2];
+    let mut node = None;
+    for line in out.lines() {
+        if let Some(rest) = line.strip_prefix("Node ") {
+            let number = rest.split(',').next().unwrap();
+            node = Some(number.parse::<usize>().unwrap());
+        } else if let Some(pages) = line.trim_start().strip_prefix("managed ") {
+            managed[node.unwrap()] += pages.trim().parse::<u64>().unwrap();
+        }
+    }
+    // Half of 32768 pages each, less what the kernel and the page structures take.
+    assert!(
+        managed
+            .iter()
+            .all(|pages| (14_000..=16_384).contains(pages)),
+        "{out}"
+    );
+    let (_, memory, _) = boot(&[&words[..], &[&program, "/proc/meminfo"]].concat());
+    let total = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|text| text.trim().strip_suffix(" kB"));
+    let total: u64 = total.unwrap().parse().unwrap();
+    assert_eq!(total, 4 * (managed[0] + managed[1]), "{memory}");
 }
 
 /// The program that runs scenarios by real system calls, without a dynamic linker.

@@ -15,7 +15,7 @@
 //!
 //! This library holds what can be tested on a host: readers of what the firmware and the boot
 //! loader hand over ([`pvh`], [`cpio`], [`acpi`]), of programs ([`elf`]), and the layout of a
-//! program's first stack ([`stack`]). The kernel itself is the program `vellum-kernel` beside it,
+//! program's first stack ([`stack`]), and what makes pages small for swap ([`lz4`]). The kernel itself is the program `vellum-kernel` beside it,
 //! built with feature `kernel`; `docs/BARE.md` describes it.
 //!
 //! # Invariants
@@ -39,5 +39,6 @@ pub mod acpi;
 mod bytes;
 pub mod cpio;
 pub mod elf;
+pub mod lz4;
 pub mod pvh;
 pub mod stack;

@@ -7,6 +7,10 @@ pub(crate) struct Options {
     pub(crate) ram: String,
     pub(crate) cpus: u32,
     pub(crate) nodes: u32,
+    /// `zram:SIZE`.
+    pub(crate) swap: Option<String>,
+    /// Which page goes when memory runs short; the kernel knows the names.
+    pub(crate) policy: Option<String>,
     /// Count instructions: two runs are the same.
     pub(crate) icount: bool,
     /// Wait for a debugger on port 1234.
@@ -33,6 +37,8 @@ impl Default for Options {
             ram: "256M".to_string(),
             cpus: 1,
             nodes: 1,
+            swap: None,
+            policy: None,
             icount: false,
             gdb: false,
             timeout: 300,
@@ -51,6 +57,8 @@ usage: cargo xtask boot [OPTIONS] -- PROGRAM ARGUMENTS…
   --ram SIZE           default 256M
   --smp N              CPUs, default 1
   --nodes N            memory nodes, default 1
+  --swap zram:SIZE     swap to compressed memory
+  --policy NAME        which page goes: two-list (the default), linux24, mglru, lru
   --icount             count instructions: two runs are the same
   --gdb                wait for gdb on port 1234
   --timeout S          seconds, default 300; then the exit status is 124
@@ -81,6 +89,8 @@ impl Options {
                 "--smp" => options.cpus = number(word, &value()?, 16)?,
                 "--nodes" => options.nodes = number(word, &value()?, 8)?,
                 "--timeout" => options.timeout = u64::from(number(word, &value()?, u32::MAX)?),
+                "--swap" => options.swap = Some(value()?),
+                "--policy" => options.policy = Some(value()?),
                 "--icount" => options.icount = true,
                 "--gdb" => options.gdb = true,
                 "--install" => options.install = true,
@@ -99,24 +109,43 @@ impl Options {
             return Err(format!("boot: no program\n{USAGE}"));
         }
         options.ram_bytes()?;
+        options.words_of_kernel()?;
         Ok(options)
     }
 
     /// `--ram` in bytes.
     pub(crate) fn ram_bytes(&self) -> Result<u64, String> {
-        let bad = || format!("--ram {}: a number with K, M or G is needed", self.ram);
-        let (digits, shift) = match self.ram.as_bytes().last() {
-            Some(b'K' | b'k') => (&self.ram[..self.ram.len() - 1], 10),
-            Some(b'M' | b'm') => (&self.ram[..self.ram.len() - 1], 20),
-            Some(b'G' | b'g') => (&self.ram[..self.ram.len() - 1], 30),
-            _ => return Err(bad()),
-        };
-        let number: u64 = digits.parse().map_err(|_| bad())?;
-        number
-            .checked_mul(1 << shift)
-            .filter(|&bytes| bytes > 0)
-            .ok_or_else(bad)
+        size("--ram", &self.ram)
     }
+
+    /// The kernel's command line.
+    pub(crate) fn words_of_kernel(&self) -> Result<Vec<String>, String> {
+        let mut words = self.append.clone();
+        if let Some(swap) = &self.swap {
+            let Some(text) = swap.strip_prefix("zram:") else {
+                return Err(format!("--swap {swap}: zram:SIZE is needed"));
+            };
+            words.push(format!("swap=zram:{}", size("--swap", text)?));
+        }
+        words.extend(self.policy.iter().map(|name| format!("policy={name}")));
+        Ok(words)
+    }
+}
+
+/// A size in bytes.
+fn size(word: &str, text: &str) -> Result<u64, String> {
+    let bad = || format!("{word} {text}: a number with K, M or G is needed");
+    let shift = match text.as_bytes().last() {
+        Some(b'K' | b'k') => 10,
+        Some(b'M' | b'm') => 20,
+        Some(b'G' | b'g') => 30,
+        _ => return Err(bad()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| bad())?;
+    number
+        .checked_mul(1 << shift)
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(bad)
 }
 
 fn number(word: &str, text: &str, most: u32) -> Result<u32, String> {
@@ -143,6 +172,9 @@ mod tests {
             (Ok(64 << 20), 2, true)
         );
         assert_eq!(options.program, ["./a", "--ram"]);
+        let words = ["--swap", "zram:2M", "--policy", "lru", "--", "a"];
+        let words = Options::read(&words).unwrap().words_of_kernel();
+        assert_eq!(words.unwrap(), ["swap=zram:2097152", "policy=lru"]);
     }
 
     #[test]
@@ -152,6 +184,8 @@ mod tests {
             &["--smp", "0", "--", "a"],
             &["--", ""][..1],
             &["--what"],
+            &["--swap", "64M", "--", "a"],
+            &["--swap", "zram:64", "--", "a"],
         ] {
             assert!(Options::read(words).is_err(), "{words:?}");
         }

@@ -87,8 +87,9 @@ fn command(
     if let Some(archive) = archive {
         command.arg("-initrd").arg(archive);
     }
-    if !options.append.is_empty() {
-        command.args(["-append", &options.append.join(" ")]);
+    let words = options.words_of_kernel()?;
+    if !words.is_empty() {
+        command.args(["-append", &words.join(" ")]);
     }
     if options.gdb {
         command.args(["-s", "-S"]);

@@ -23,6 +23,7 @@ mod serial;
 mod signal;
 mod smp;
 mod start;
+mod swap;
 mod sync;
 mod sys;
 mod task;

@@ -4,7 +4,9 @@ use crate::machine::{self, BareMachine};
 use crate::paging::DIRECT;
 use crate::serial::kprintln;
 use crate::sync::Once;
-use crate::{apic, clock, cpu, fs, heap, init, paging, random, sched, self_test, serial, smp, x86};
+use crate::{
+    apic, clock, cpu, fs, heap, init, paging, random, sched, self_test, serial, smp, swap, x86,
+};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -27,7 +29,8 @@ fn text(physical: u64) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// There is nothing behind the files of this kernel: they live in the page cache alone.
+/// There is nothing behind the files of this kernel: they live in the page cache, or in swap, as those
+/// of Linux's tmpfs.
 struct NoStore;
 
 impl BackingStore for NoStore {
@@ -38,7 +41,8 @@ impl BackingStore for NoStore {
         _: &[Pfn],
         _: vellum_machine::DirectMap<'_>,
     ) -> Result<u64, IoError> {
-        Err(IoError { errno: 5 })
+        // Never written anywhere, so new pages are all zero.
+        Ok(0)
     }
     fn write(
         &self,
@@ -49,6 +53,9 @@ impl BackingStore for NoStore {
         _: vellum_machine::DirectMap<'_>,
     ) -> Result<(), IoError> {
         Err(IoError { errno: 5 })
+    }
+    fn swap_backed(&self, _: FileId) -> bool {
+        true
     }
     fn sync(&self, _: FileId) -> Result<(), IoError> {
         Ok(())
@@ -150,6 +157,7 @@ extern "C" fn go_on() -> ! {
         read_initramfs(at, len);
     }
     smp::start_others(firmware, *nr_cpus);
+    swap::set_up(*nr_cpus);
     if init::option("selftest").is_some() {
         self_test::run();
     }
@@ -204,7 +212,13 @@ fn boot_system(
         fault_around_pages: 16.into(),
         anon_order_max: Order::new(number("anon_order", 0u32).min(9) as u8).unwrap_or(Order::ZERO),
     });
-    match System::boot(machine, &STORE, SystemConfig::default()) {
+    let config = SystemConfig::default();
+    let policy = init::option("policy").map_or(Ok(config.policy), str::parse);
+    let config = match policy {
+        Ok(policy) => SystemConfig { policy, ..config },
+        Err(error) => init::refuse(&alloc::format!("policy=: {error}")),
+    };
+    match System::boot(machine, &STORE, config) {
         Ok(system) => machine::set_system(system),
         Err(error) => init::refuse(&alloc::format!("{error} ({usable} bytes are usable)")),
     }

@@ -1,7 +1,7 @@
 //! Interrupts, exceptions and faults.
 
 use crate::serial::kprintln;
-use crate::{apic, clock, cpu, sched, signal, smp, sys, task, x86};
+use crate::{apic, clock, cpu, sched, signal, smp, swap, sys, task, x86};
 use core::sync::atomic::Ordering;
 use vellum_system::{FaultInfo, FaultOutcome};
 use vellum_types::{Access, VirtAddr};
@@ -60,7 +60,7 @@ extern "C" fn trap_handler(frame: &mut TrapFrame) -> u32 {
         return ALL;
     }
     page_fault(frame);
-    may_go_on()
+    may_go_on_with_memory()
 }
 
 /// What `trap_handler` left, with the whole frame.
@@ -82,6 +82,12 @@ pub(crate) fn may_go_on() -> u32 {
     } else {
         DONE
     }
+}
+
+/// [`may_go_on`] after what may have taken memory.
+#[inline]
+pub(crate) fn may_go_on_with_memory() -> u32 {
+    if swap::wanted() { LEAVE } else { may_go_on() }
 }
 
 #[inline]
@@ -211,10 +217,14 @@ fn fatal(frame: &TrapFrame) -> ! {
     panic!("{name} in the kernel at {:#x}", frame.rip);
 }
 
-/// The last work before a program goes on: signals, the time slice, flushes.
+/// The last work before a program goes on: memory for the next allocations, signals, the time slice,
+/// flushes.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn return_to_user(frame: &mut TrapFrame) {
     smp::entered();
+    if swap::wanted() {
+        swap::relieve();
+    }
     loop {
         let cpu = cpu::this();
         if cpu.resched.load(Ordering::Relaxed) {

@@ -33,7 +33,7 @@ pub(crate) fn text(name: &str) -> Option<Result<Vec<u8>>> {
         "zoneinfo" => proc::zoneinfo(system, &mut out),
         "slabinfo" => proc::slabinfo(system, &mut out),
         "vmallocinfo" => proc::vmallocinfo(system, &mut out),
-        "swaps" => writeln!(out, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority"),
+        "swaps" => proc::swaps(system, &mut out),
         "uptime" => {
             let cs = clock::now_ns() / 10_000_000;
             writeln!(out, "{}.{:02} 0.00", cs / 100, cs % 100)

@@ -11,7 +11,7 @@ pub(crate) mod user;
 
 use crate::fs::{EINVAL, ENOSYS, ERESTARTSYS, Result};
 use crate::sync::Lock;
-use crate::trap::{ALL, TrapFrame, may_go_on, return_to_user};
+use crate::trap::{ALL, TrapFrame, may_go_on, may_go_on_with_memory, return_to_user};
 use crate::{signal, smp, task};
 use alloc::collections::BTreeMap;
 use core::sync::atomic::Ordering;
@@ -40,7 +40,7 @@ extern "C" fn syscall_handler(frame: &mut TrapFrame) -> u32 {
         return ALL;
     }
     answer(frame, number);
-    may_go_on()
+    may_go_on_with_memory()
 }
 
 /// What `syscall_handler` left, with the whole frame.
