@@ -143,7 +143,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
     /// Frees a page of shared memory, which goes to a slot that the file refers to. As a page of the
     /// swap cache it is freed like a private one. Linux: `shmem_writeout`.
     fn reclaim_shmem(&self, mapping: &MappingRef<'m>, pfn: Pfn, may: MayDo) -> Outcome {
-        let page = self.page(pfn);
         if !may.swap {
             return Outcome::Busy;
         }
@@ -174,7 +173,6 @@ impl<'m, M: Machine> MmContext<'m, M> {
             return Outcome::IoError;
         }
         let shadow = self.reclaim.shadow_for(pfn);
-        debug_assert!(page.mapcount() == 0, "unmapped above, under the page lock");
         if !self.swap.remove_for_reclaim(pfn, Some(shadow)) {
             return Outcome::Activated;
         }

@@ -273,7 +273,9 @@ impl Reclaim<'_> {
         self.with_node(node, |policy, lru| {
             for (pfn, fate) in batch.drain() {
                 let page = lru.page(pfn);
-                if fate == Fate::Tried(Outcome::Unevictable) {
+                // Whoever brought it back to its file meanwhile has put it on a list.
+                if page.flags().contains(PageFlags::LRU) {
+                } else if fate == Fate::Tried(Outcome::Unevictable) {
                     self.vmstat.count(VmEvent::UnevictablePgsCulled);
                     lru.add(pfn, ListId::UNEVICTABLE);
                 } else {

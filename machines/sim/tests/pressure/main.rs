@@ -140,11 +140,3 @@ fn mglru_gives_the_bytes_of_endless_memory() {
 fn lru_gives_the_bytes_of_endless_memory() {
     runs(PolicyKind::Lru, SEEDS, STEPS);
 }
-
-#[test]
-#[ignore = "millions of operations"]
-fn endless_memory_for_long() {
-    for policy in PolicyKind::ALL {
-        runs(policy, 60, 50_000);
-    }
-}
